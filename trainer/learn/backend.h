@@ -1,0 +1,86 @@
+/*
+ * backend.h: what moves the parameters. One constant table of functions per backend (cpu, cuda). C and C++ (nvcc) read this header.
+ *
+ * The learner (learn.h) owns the training set and drives a backend; the engine and recctl never call a backend themselves. All calls come from one
+ * thread, the engine's. Host memory is the truth: a backend that loses its device can be rebuilt from the training set and a tables copy.
+ */
+#ifndef TRAINER_LEARN_BACKEND_H
+#define TRAINER_LEARN_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trainer/learn/tables.h"
+
+struct backend;
+struct training_set; /* sampler.h */
+
+enum optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAGRAD };
+
+struct learn_options {
+	uint32_t emb_dim;          /* 1..512 */
+	uint64_t seed;
+	uint32_t threads;          /* CPU threads, the calling one included */
+	int deterministic;         /* 1: synchronous batches, bit-identical on every backend and thread count */
+	uint32_t batch_size;       /* triples of a step */
+	int32_t optimizer;         /* enum optimizer */
+	float learning_rate;
+	float reg_user, reg_pos, reg_neg, reg_bias; /* L2 weights */
+	float adagrad_forget;      /* share of the Adagrad sums forgotten per pass over the positives; 0: never */
+	float init_scale;          /* rows start as uniform(-0.5, 0.5) * init_scale / emb_dim, from (seed, external id) */
+	float skip_share;          /* share of negatives drawn from the user's skips (verified); the rest uniform over candidates */
+	uint32_t recent_passes;    /* times each new positive is drawn soon after it came, online; 0: none */
+	float recent_share;        /* share of a slice's triples given to recent positives while some wait */
+	float step_norm_max;       /* a row's step is clipped to this norm (divergence guard) */
+};
+
+/* Work for one call of train(): as many whole chunks as fit. */
+struct train_job {
+	uint64_t triples_max; /* stop after this many triples */
+	int64_t budget_us;    /* stop after this long (CLOCK_MONOTONIC); 0: no limit. Deterministic mode ends at whole batches */
+	float learning_rate;  /* for this job */
+};
+
+struct train_report {
+	uint64_t triples;     /* triples that moved parameters */
+	uint64_t rejected;    /* draws without a valid negative (a user with all items positive), skipped */
+	double loss;          /* mean of -ln sigmoid(x) over a sample of this job's triples; NaN when none */
+	int nonfinite;        /* 1: a non-finite value was met */
+};
+
+/*
+ * required unless marked optional. Errors: 0 or -errno, errstr filled where given.
+ *   probe   can this backend run here? 0, or -ENODEV and the reason in words.
+ *   open    allocates; keeps `set` (not owned) for its lifetime. *ret_backend owned by the caller.
+ *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). Synchronous. ids arrays stay valid.
+ *   changed optional: the training set changed since the last call (incremental upload); NULL when the backend reads host memory.
+ *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready.
+ *   poll    1: idle (ret_report of the last job filled), 0: still running. CPU: always 1.
+ *   wait    until idle.
+ *   pull    brings `copy` up to date: V, bi, accumulators, and the U rows trained since copy->epoch; grows copy as needed; checks for NaN and Inf in the
+ *           same pass: -ERANGE when one was found (copy is then not usable and must be pulled again after a push). bu is not touched.
+ *   push    overwrites the working parameters with `copy` (rollback, restore). Rows beyond copy's are initialised anew.
+ */
+struct backend_ops {
+	const char *name; /* "cpu", "cuda" */
+	int (*probe)(char *reason, size_t reason_size);
+	int (*open)(const struct learn_options *options, const struct training_set *set, struct backend **ret_backend, char *errstr,
+	            size_t errstr_size);
+	void (*close)(struct backend *backend);
+	int (*grow)(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
+	int (*changed)(struct backend *backend);
+	int (*train)(struct backend *backend, const struct train_job *job, struct train_report *ret_report);
+	int (*poll)(struct backend *backend, struct train_report *ret_report);
+	int (*wait)(struct backend *backend, struct train_report *ret_report);
+	int (*pull)(struct backend *backend, struct tables *copy);
+	int (*push)(struct backend *backend, const struct tables *copy);
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern const struct backend_ops backend_cpu;
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,66 @@
+/*
+ * learn.h: how the parameters move. The header of trainer/learn for the other rooms (with backend.h, tables.h, personalize.h, evaluate.h).
+ *
+ * Training: BPR (Rendle et al., UAI 2009) over (user, positive, negative) triples by a backend. The learner owns the training set: the positives in a
+ * randomly ordered log, the exact set of pairs for verifying negatives, the candidates, the recent positives with passes left. One thread, the engine's.
+ */
+#ifndef TRAINER_LEARN_LEARN_H
+#define TRAINER_LEARN_LEARN_H
+
+#include "trainer/learn/backend.h"
+#include "trainer/state/state.h"
+
+struct learner;
+
+/* Where triples stand; goes into the checkpoint, so that a restarted run draws on and does not begin again. */
+struct learner_progress {
+	uint64_t seed;
+	uint64_t step;         /* batches drawn */
+	uint64_t triples;      /* triples trained */
+	uint64_t walk;         /* position in the walk over the positives */
+	uint64_t passes;       /* whole passes over the positives */
+	uint64_t rollbacks;    /* times the parameters were set back after NaN or divergence */
+};
+
+/*
+ * Skips of a user for the sampler. `list` writes at most max item indexes and returns how many it wrote; called only from inside learner_train(),
+ * from any training thread, while nothing is being applied. Must not allocate.
+ */
+struct skip_source {
+	size_t (*list)(void *ctx, uint32_t user, uint32_t *ret_items, size_t max);
+	void *ctx;
+};
+
+void learn_options_default(struct learn_options *options);
+
+int learner_new(const struct learn_options *options, const struct backend_ops *ops, struct learner **ret_learner, char *errstr,
+                size_t errstr_size);
+void learner_free(struct learner *learner);
+/* Rows for users and items that joined. ids arrays are the state's (stable). */
+int learner_grow(struct learner *learner, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
+/* Pairs already there are ignored. recent=1: give them their budget of recent passes. */
+int learner_add_positives(struct learner *learner, const struct user_item *pairs, size_t n, int recent);
+int learner_add_candidates(struct learner *learner, const uint32_t *items, size_t n);
+void learner_clear_positives(struct learner *learner); /* before adding all of them again */
+void learner_set_skips(struct learner *learner, const struct skip_source *source); /* NULL: none */
+uint64_t learner_n_positives(const struct learner *learner);
+int learner_is_positive(const struct learner *learner, uint32_t user, uint32_t item);
+size_t learner_recent_waiting(const struct learner *learner); /* triples still owed to recent positives */
+/* Candidates for negatives; valid until the next add. */
+const uint32_t *learner_candidates(const struct learner *learner, size_t *ret_n);
+
+/* Trains synchronously (asynchronous backends: starts, see backend.h). Nothing to train on: a report of 0 triples. */
+int learner_train(struct learner *learner, const struct train_job *job, struct train_report *ret_report);
+int learner_poll(struct learner *learner, struct train_report *ret_report);
+int learner_wait(struct learner *learner, struct train_report *ret_report);
+/* Copy of the parameters; see backend.h pull. -ERANGE: not finite, call learner_push() with the last good copy. */
+int learner_pull(struct learner *learner, struct tables *copy);
+int learner_push(struct learner *learner, const struct tables *copy);
+
+/* Optimizer settings that may change at a reload: learning rate comes with each job; these are read at the next job. */
+int learner_set_options(struct learner *learner, const struct learn_options *options); /* emb_dim, seed, threads, deterministic must stay: -EINVAL */
+struct learner_progress learner_get_progress(const struct learner *learner);
+void learner_set_progress(struct learner *learner, const struct learner_progress *progress);
+const char *learner_backend_name(const struct learner *learner);
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * config.h: the configuration as the daemon uses it. config.c fills it from one option table, from which docs/CONFIGURATION.md is generated.
+ */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ingest/source.h"
+#include "trainer/learn/learn.h"
+#include "trainer/learn/personalize.h"
+#include "trainer/state/state.h"
+
+struct config_stream {
+	char **files; /* glob patterns; n_files 0: the stream is not configured */
+	size_t n_files;
+	int from_end;
+};
+
+/* Keys in comments; group.key as in recd.conf. (r): may change at a reload. */
+struct config {
+	char *path;                            /* where it was read from */
+	char *data_dir;                        /* data_dir, default /var/lib/recd */
+	char *log_level;                       /* log.level (r): error warn info debug */
+	char *log_format;                      /* log.format: plain json */
+	struct config_stream streams[STREAM_COUNT]; /* sources.<stream name>.{files, from} */
+	struct decode_limits limits;           /* sources.line_bytes_max, sources.depth_max */
+	uint32_t stat_interval_ms;             /* sources.stat_interval_ms */
+	uint32_t queue_batches;                /* sources.queue_batches: batches a stream's queue holds; default 16 */
+	uint64_t dead_letter_bytes_max;        /* sources.dead_letter_bytes_max; default 64 MiB */
+	struct state_config state;             /* state.{users_max, items_max, impressions_max}; row_bytes and hash_seed are set by the engine */
+	struct state_rules rules;              /* state.{min_pos_completion, negative_after_sec} (r) */
+	char *backend;                         /* training.backend: auto cpu cuda */
+	int training_enabled;                  /* training.enabled (r) */
+	struct learn_options learn;            /* training.{emb_dim, seed, threads, deterministic, batch_size, optimizer, learning_rate (r), reg_user (r) ...} */
+	uint32_t slice_ms;                     /* training.slice_ms (r): longest training slice; default 25 */
+	uint32_t idle_passes;                  /* training.idle_passes (r): passes without a new positive until training rests; default 50 */
+	uint32_t publish_interval_ms;          /* training.publish_interval_ms (r): default 200 */
+	double publish_share_max;              /* training.publish_share_max (r): publishing takes at most this share of time; default 0.1 */
+	struct personalize_options personalize; /* personalize.{steps, batch, learning_rate, reg} (r) */
+	uint32_t personalize_min_positives;    /* personalize.min_positives (r); default 3 */
+	uint32_t personal_max_age_sec;         /* personalize.max_age_sec (r); default 3600 */
+	float intercept_prior_weight;          /* personalize.intercept_prior_weight (r); default 8 */
+	uint32_t checkpoint_interval_sec;      /* checkpoint.interval_sec (r); default 300; 0: only on demand and at stop */
+	uint32_t checkpoint_keep;              /* checkpoint.keep (r); 3..1000, default 3 */
+	uint64_t cut_copy_bytes_max;           /* checkpoint.copy_bytes_max (r); default 512 MiB: applying waits above it */
+	char *socket_path;                     /* server.socket; default /run/recd/recd.sock */
+	uint32_t clients_max;                  /* server.clients_max; default 64 */
+	uint32_t request_timeout_sec;          /* server.request_timeout_sec; default 10 */
+};
+
+/* Defaults, without any file. */
+void config_default(struct config *config);
+void config_free(struct config *config);
+/* Reads a file over the defaults. 0, or -EINVAL / -errno with "file:line: reason" in errstr. ret_config is set up even for a failed read (free it). */
+int config_read(const char *path, struct config *ret_config, char *errstr, size_t errstr_size);
+/* Takes over the reloadable values of `fresh` into `config`. Values that differ and are not reloadable are listed in ret_ignored ("" when none). */
+void config_reload(struct config *config, const struct config *fresh, char *ret_ignored, size_t ret_ignored_size);
+/* Markdown of the option table (docs/CONFIGURATION.md), to stdout. */
+void config_describe(void);
+
+#endif

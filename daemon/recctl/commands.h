@@ -1,0 +1,18 @@
+/*
+ * commands.h: the commands of recctl, one line each: name and one-line purpose. A command lives in daemon/recctl/<name>.c and defines
+ * int command_<name>(int argc, char **argv): argv[0] is the command's name; it returns one of the exit codes of flags.h.
+ */
+#ifndef DAEMON_RECCTL_COMMANDS_H
+#define DAEMON_RECCTL_COMMANDS_H
+
+#define RECCTL_VERSION "0.1.0"
+
+/* In the order of the help page. */
+#define RECCTL_COMMANDS(X) \
+	X(synth, "writes synthetic logs: catalogue, users, impressions, events, watches")
+
+#define RECCTL_DECLARE(name, purpose) int command_##name(int argc, char **argv);
+RECCTL_COMMANDS(RECCTL_DECLARE)
+#undef RECCTL_DECLARE
+
+#endif

@@ -2,26 +2,54 @@
 #
 # One static library per room (ingest, state, learn, model, daemon); a unit test links its own room and those the room may use, so that the
 # include arrows of docs/ARCHITECTURE.md hold at link time too.
+#
+# Variables: BUILD (folder, default build), SAN (address,undefined or thread), CC, CXX, OPT, DESTDIR, PREFIX, V=1 (show the commands).
 
-B      := $(or $(BUILD),build$(if $(SAN),-$(subst $(comma),-,$(SAN))))
-comma  := ,
-CC     ?= gcc
-CXX    ?= g++
-OPT    ?= -O2 -g
-WARN   := -Wall -Wextra -Wshadow -Wconversion -Werror
-SANF   := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+VERSION := 0.1.0
+comma   := ,
+B       := $(or $(BUILD),build$(if $(SAN),-$(subst $(comma),-,$(SAN))))
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+OPT  ?= $(if $(SAN),-O1 -g,-O2 -g)
+WARN := -Wall -Wextra -Wshadow -Wconversion -Werror
+SANF := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+Q    := $(if $(V),,@)
+SH   := bash
 
-PKGS   := simdjson libconfig libmicrohttpd libcurl jansson zlib libsystemd
-have    = $(shell pkg-config --exists $(1) 2>/dev/null && echo yes || echo no)
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# ---- what is there --------------------------------------------------------------------------------------------------------------------
+# PKGS must be there; the rest is found or not, and said in one line. Kafka and CUDA are only looked for: nothing uses them yet.
+PKGS       := simdjson libconfig libmicrohttpd libcurl jansson zlib libsystemd
+OPTIONAL   := libisal libzstd rdkafka
+HAVE       := $(foreach p,$(PKGS) $(OPTIONAL),$(if $(shell pkg-config --exists $(p) 2>/dev/null && echo yes),$(p)))
+MISSING    := $(filter-out $(HAVE),$(PKGS))
+version_of  = $(if $(filter $(1),$(HAVE)),$(shell pkg-config --modversion $(1)),none)
+NVCC       := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+cuda        = $(or $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')),none)
+USED       := $(filter-out $(MISSING),$(PKGS)) $(filter libisal,$(HAVE))
+PKG_CFLAGS := $(shell pkg-config --cflags $(USED) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(USED) 2>/dev/null)
 
-CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP $(PKG_CFLAGS)
+QUIET_GOALS := help clean uninstall
+ifneq ($(filter-out $(QUIET_GOALS),$(or $(MAKECMDGOALS),all)),)
+ifneq ($(MISSING),)
+$(error missing: $(MISSING). Run scripts/install-deps build)
+endif
+ifeq ($(MAKELEVEL),0)
+$(info recd $(VERSION): librdkafka $(call version_of,rdkafka), CUDA toolkit $(cuda), systemd $(call version_of,libsystemd), isal $(call version_of,libisal), zstd $(call version_of,libzstd))
+endif
+endif
+
+CPPFLAGS += -I. -D_GNU_SOURCE -DRECD_VERSION='"$(VERSION)"' $(if $(filter libisal,$(HAVE)),-DHAVE_ISAL) -MMD -MP $(PKG_CFLAGS)
 CFLAGS   += -std=c17 $(OPT) $(WARN) $(SANF) -ffp-contract=off -pthread
 CXXFLAGS += -std=c++17 $(OPT) $(WARN) $(SANF) -pthread
 LDFLAGS  += $(SANF) -pthread
 LDLIBS   += $(PKG_LIBS) -lstdc++ -lm
 
+# ---- rooms ----------------------------------------------------------------------------------------------------------------------------
 objs = $(patsubst %,$(B)/obj/%.o,$(wildcard $(1)))
 INGEST_O := $(call objs,ingest/*.c ingest/*.cpp)
 STATE_O  := $(call objs,trainer/state/*.c)
@@ -46,53 +74,154 @@ USES_recctl := $(LIB_recctl) $(USES_daemon)
 
 all: $(B)/recd $(B)/recctl
 
-$(LIB_ingest): $(INGEST_O)
-$(LIB_state): $(STATE_O)
-$(LIB_learn): $(LEARN_O)
-$(LIB_model): $(MODEL_O)
-$(LIB_daemon): $(DAEMON_O)
-$(LIB_recctl): $(RECCTL_O)
-$(B)/lib/%.a:
-	@mkdir -p $(@D)
-	@rm -f $@
-	@ar rcs $@ $^
+# A stamp changes when its text does: objects are rebuilt when the flags change, a library when its list of objects does.
+define stamp
+$(1): FORCE
+	@mkdir -p $$(@D)
+	@printf '%s\n' '$$(subst ','\'',$(2))' | cmp -s - $$@ || printf '%s\n' '$$(subst ','\'',$(2))' > $$@
+endef
+$(eval $(call stamp,$(B)/stamp/flags,$$(CC) $$(CXX) $$(CPPFLAGS) $$(CFLAGS) $$(CXXFLAGS) $$(LDFLAGS)))
+define library
+$$(eval $$(call stamp,$(B)/stamp/$(1),$(2)))
+$$(LIB_$(1)): $(2) $(B)/stamp/$(1)
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	$$(Q)ar rcs $$@ $(2)
+endef
+$(foreach r,ingest state learn model daemon recctl,$(eval $(call library,$(r),$($(shell echo $(r) | tr a-z A-Z)_O))))
 
-$(B)/obj/%.c.o: %.c
+$(B)/obj/%.c.o: %.c $(B)/stamp/flags
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
-	@$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
-$(B)/obj/%.cpp.o: %.cpp
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+$(B)/obj/%.cpp.o: %.cpp $(B)/stamp/flags
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"
-	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 
-$(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
-	@echo "  LD   $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(B)/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(USES_recctl)
-	@echo "  LD   $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-
-# unit tests: tests/unit/<room>/test_x.c -> $(B)/tests/<room>/test_x
-UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c))
-define unit_rule
-$(B)/tests/$(1)/%: $(B)/obj/tests/unit/$(1)/%.c.o $$(USES_$(1))
-	@mkdir -p $$(@D)
-	@echo "  LD   $$@"
-	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS) -lcmocka
-endef
-$(foreach r,ingest state learn model daemon recctl,$(eval $(call unit_rule,$(r))))
-unit: $(UNIT)
-
-# benchmarks: tests/bench/bench_x.c -> $(B)/bench/bench_x, linked with everything
-BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
-$(B)/bench/%: $(B)/obj/tests/bench/%.c.o $(USES_recctl)
+define link
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+endef
+$(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
+	$(link)
+$(B)/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(USES_recctl)
+	$(link)
+
+# ---- tests ----------------------------------------------------------------------------------------------------------------------------
+# tests/unit/<room>/test_x.c -> $(B)/tests/<room>/test_x. Property tests and fuzz targets may use every room.
+UNIT     := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c))
+PROPERTY := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/property/test_*.c))
+FUZZ     := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c tests/fuzz/test_*.c))
+define unit_rule
+$(B)/tests/$(1)/%: LDLIBS += -lcmocka
+$(B)/tests/$(1)/%: $(B)/obj/tests/unit/$(1)/%.c.o $$(USES_$(1))
+	$$(link)
+endef
+$(foreach r,ingest state learn model daemon recctl,$(eval $(call unit_rule,$(r))))
+$(PROPERTY) $(FUZZ): LDLIBS += -lcmocka
+$(PROPERTY) $(FUZZ): $(B)/tests/%: $(B)/obj/tests/%.c.o $(USES_recctl)
+	$(link)
+unit: $(UNIT)
+
+# Python tests get the programs' paths. Under a sanitizer only those marked `core` run: the others add time and no new code.
+PYTESTS   := $(if $(SAN),,tests/packaging) tests/e2e
+RUN_TESTS := RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BUILD=$(B) SAN=$(SAN) \
+	scripts/run-tests --logs $(B)/logs --root $(B)/tests $(if $(SAN),--san $(SAN) --select core)
+has_pytests = $(foreach d,$(PYTESTS),$(if $(wildcard $(d)/test_*.py),--pytest $(d)))
+check: all $(UNIT) $(PROPERTY) $(FUZZ)
+	@$(RUN_TESTS) $(has_pytests) $(sort $(UNIT)) $(PROPERTY) $(FUZZ)
+check-unit: $(UNIT)
+	@$(RUN_TESTS) $(sort $(UNIT))
+# The property tests and fuzz targets multiply their rounds by RECD_TEST_SCALE (default 1).
+SCALE ?= 20
+torture: all $(PROPERTY) $(FUZZ)
+	@RECD_TEST_SCALE=$(SCALE) $(RUN_TESTS) --timeout 3600 $(PROPERTY) $(FUZZ)
+
+# benchmarks: tests/bench/bench_x.c -> $(B)/bench/bench_x, linked with everything. They print figures and assert nothing.
+BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
+$(B)/bench/%: $(B)/obj/tests/bench/%.c.o $(USES_recctl)
+	$(link)
+bench: all $(BENCH)
+	@for b in $(sort $(BENCH)); do echo "== $${b##*/}"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) $$b || exit 1; done
+
+# ---- lint -----------------------------------------------------------------------------------------------------------------------------
+# Four checks, each of which must be silent. A clean clang-tidy result is kept until the file or any header changes.
+SOURCES   := $(wildcard $(foreach d,ingest trainer/state trainer/learn trainer/model gpu daemon daemon/recctl,$(d)/*.c $(d)/*.cpp))
+HEADERS   := $(wildcard ingest/*.h trainer/*/*.h gpu/*.h daemon/*.h daemon/recctl/*.h)
+TIDY_OK   := $(patsubst %,$(B)/lint/%.ok,$(SOURCES))
+CPPCHECK  := cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
+	-I. -D_GNU_SOURCE $(if $(filter libisal,$(HAVE)),-DHAVE_ISAL) -j 2
+lint: lint-includes lint-scripts lint-cppcheck lint-tidy
+	@echo "lint: clean"
+lint-includes:
+	@echo "  LINT include arrows"
+	$(Q)scripts/check-includes --self-test && scripts/check-includes
+lint-scripts:
+	@echo "  LINT scripts"
+	$(Q)for s in scripts/* .ci/run; do case $$(head -n 1 $$s) in *bash*) $(SH) -n $$s || exit 1;; esac; done
+lint-cppcheck:
+	@echo "  LINT cppcheck"
+	$(Q)$(CPPCHECK) $(SOURCES)
+lint-tidy: $(TIDY_OK)
+TIDY_FLAGS = $(filter-out -MMD -MP,$(CPPFLAGS)) $(if $(filter %.cpp,$<),-std=c++17,-std=c17) $(filter-out -Werror,$(WARN)) -pthread
+$(B)/lint/%.ok: % $(HEADERS) .clang-tidy
+	@mkdir -p $(@D)
+	@echo "  TIDY $<"
+	$(Q)clang-tidy --quiet $< -- $(TIDY_FLAGS) > $@.log 2>&1 || { cat $@.log; exit 1; }
+	@touch $@
+
+# ---- documents, installation ----------------------------------------------------------------------------------------------------------
+docs: $(B)/recd
+	@mkdir -p docs
+	$(Q)$(B)/recd --describe-config > $(B)/CONFIGURATION.md && mv $(B)/CONFIGURATION.md docs/CONFIGURATION.md
+	@echo "docs/CONFIGURATION.md written"
+
+PREFIX     ?= /usr
+SYSCONFDIR ?= /etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+D          := $(DESTDIR)
+EXAMPLES   := $(PREFIX)/share/doc/recd
+install: all
+	install -d $(D)$(PREFIX)/bin $(D)$(PREFIX)/share/man/man1 $(D)$(PREFIX)/share/man/man8 $(D)$(SYSCONFDIR)/recd $(D)$(EXAMPLES)
+	install -d $(D)$(UNITDIR) $(D)$(PREFIX)/lib/sysusers.d $(D)$(PREFIX)/lib/tmpfiles.d
+	install -m 755 $(B)/recd $(B)/recctl $(D)$(PREFIX)/bin/
+	[ -e $(D)$(SYSCONFDIR)/recd/recd.conf ] || install -m 644 conf/recd.conf $(D)$(SYSCONFDIR)/recd/recd.conf
+	install -m 644 conf/recd.conf $(D)$(EXAMPLES)/recd.conf.default
+	sed 's#^\(Exec[A-Za-z]*=\)/usr/bin/recd#\1$(PREFIX)/bin/recd#' packaging/recd.service > $(D)$(UNITDIR)/recd.service
+	chmod 644 $(D)$(UNITDIR)/recd.service
+	install -m 644 packaging/recd.service.d/gpu.conf $(D)$(EXAMPLES)/gpu.conf
+	install -m 644 packaging/sysusers.d/recd.conf $(D)$(PREFIX)/lib/sysusers.d/recd.conf
+	install -m 644 packaging/tmpfiles.d/recd.conf $(D)$(PREFIX)/lib/tmpfiles.d/recd.conf
+	install -m 644 packaging/recctl.1 $(D)$(PREFIX)/share/man/man1/recctl.1
+	install -m 644 packaging/recd.8 $(D)$(PREFIX)/share/man/man8/recd.8
+# Leaves the configuration, the data and the user recd where they are.
+uninstall:
+	rm -f $(D)$(PREFIX)/bin/recd $(D)$(PREFIX)/bin/recctl $(D)$(UNITDIR)/recd.service
+	rm -f $(D)$(PREFIX)/lib/sysusers.d/recd.conf $(D)$(PREFIX)/lib/tmpfiles.d/recd.conf
+	rm -f $(D)$(PREFIX)/share/man/man1/recctl.1 $(D)$(PREFIX)/share/man/man8/recd.8
+	rm -rf $(D)$(EXAMPLES)
+
+help:
+	@echo "make               build/recd and build/recctl"
+	@echo "make check         unit, property, fuzz and end-to-end tests; the last line counts them"
+	@echo "make check SAN=address,undefined      the same under AddressSanitizer and UBSan"
+	@echo "make check SAN=thread                 the same under ThreadSanitizer"
+	@echo "make unit          builds the unit tests; make check-unit runs them"
+	@echo "make lint          include arrows, clang-tidy, cppcheck"
+	@echo "make bench         prints figures, asserts nothing"
+	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds"
+	@echo "make docs          writes docs/CONFIGURATION.md from the option table"
+	@echo "make install       DESTDIR= PREFIX=/usr; make uninstall takes it out again"
+	@echo "make clean         removes the build folder"
+	@echo "variables: BUILD=folder SAN=... CC=clang CXX=clang++ OPT='-O2 -g' V=1"
 
 clean:
 	rm -rf $(B)
-.PHONY: all unit clean
+
+FORCE:
+.PHONY: all unit check check-unit bench torture lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+.DELETE_ON_ERROR:
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -22,6 +22,9 @@ void decoder_free(struct decoder *decoder);
 #define DECODE_PADDING 64
 int decode_line(struct decoder *decoder, enum event_stream stream, const char *line, size_t len, int padded, struct event_batch *batch);
 
+/* 1 when the line holds nothing but blanks (space, tab, CR): a source counts it as empty and does not decode it. */
+int decode_is_empty(const char *line, size_t len);
+
 /* ISO-8601 date and time with offset ("2025-12-10T12:00:01.5+03:00", "...Z") to UTC microseconds. 0, or -EINVAL. Years 1970 to 9999. */
 int iso8601_parse(const char *text, size_t len, int64_t *ret_time_us);
 /* UTC microseconds to "2025-12-10T12:00:01+00:00" (microseconds only when not zero). `out` holds ISO8601_MAX bytes. Returns the length. */

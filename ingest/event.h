@@ -91,8 +91,13 @@ struct refused_line {
 /*
  * How far one partition (a file identity, a Kafka partition) has been consumed, with its exact counters. Plain data: stored in the cut as it
  * is. `name` is unique among all positions of a daemon and stable over restarts.
- * For files: "file:STREAM:PATH@DEV:INO" is not stable over rotation, so the name is "file:STREAM:PATH" for the live file; a rotated file that is still
- * being drained has "#rotated:DEV:INO" appended and disappears (retired = 1, its counters folded into the live name) when it is done.
+ *
+ * For files the name is "file:STREAM:PATH", and stays so over rotations: the position first follows the rotated file to its end (device and inode
+ * say which file that is), then moves on to the next one with offset 0; its counters run on. Paths too long for the name end in "~" and a hash.
+ * A file the position has just left is watched a little longer for late writes, under the same name with "#rotated:DEV:INO" appended. When that is
+ * over, one last batch carries retired = 1. Whoever applies a batch with retired = 1 adds its counters to the position named by the part before
+ * "#rotated:" (they are almost always zero) and drops it, in the same step.
+ * device = inode = 0: the file is gone and was read to its end; should the path come back, it is read from 0.
  */
 struct source_position {
 	char name[POSITION_NAME_MAX];
@@ -112,6 +117,7 @@ struct source_position {
 	uint64_t holes;           /* Kafka: offsets that do not exist (markers, compaction) */
 	uint64_t duplicates;      /* Kafka: records dropped because their offset was below the expected one */
 	uint64_t resets;          /* files: truncations seen (copytruncate, regrown) */
+	int64_t mark_time_ns;     /* files: st_mtime when last read, ns since 1970 (tells newer rotations from older ones); 0: unknown */
 };
 
 /* Most events, bytes of text and refused lines of one batch. */
@@ -142,6 +148,9 @@ void event_batch_free(struct event_batch *batch);
 void event_batch_clear(struct event_batch *batch);
 /* Copies len bytes into the batch's text. Returns 0, or -ENOSPC when the text is full (ret_text untouched). */
 int event_batch_add_text(struct event_batch *batch, const char *bytes, size_t len, struct event_text *ret_text);
+
+/* Notes a refused line (at most REFUSED_TEXT_MAX bytes of it are copied). Returns 0, or -ENOSPC when the batch is full (nothing changed). */
+int event_batch_add_refused(struct event_batch *batch, enum refusal reason, int64_t offset, const char *line, size_t len);
 
 /* Stable lower-case names: "impressions", "events", "watch_stats", "catalogue", "users"; "json", "missing_key", ... */
 const char *event_stream_name(enum event_stream stream);

@@ -14,6 +14,7 @@
 /* Everything of one publish point. Not owned, but must stay as it is until the write has ended. */
 struct checkpoint_cut {
 	const struct generation *generation; /* pinned */
+	const struct state *state;           /* for what is derived (positives) */
 	struct state_cut *cut;               /* walked by the writer */
 	const int64_t *user_ids, *item_ids;  /* the state's; stable */
 	const char *const *surfaces;         /* [n_surfaces], index from 1 on */
@@ -26,7 +27,8 @@ struct checkpoint_cut {
 	uint64_t dead_letter_dropped;
 	int64_t model_clock_us;
 	uint32_t personalize_min_positives;  /* rows of users with fewer are saved as the global row */
-	int deterministic_order;
+	const uint64_t *bad;                 /* [n_bad] generations found damaged at start: they do not count as kept */
+	size_t n_bad;
 };
 
 struct checkpoint_progress {
@@ -48,6 +50,8 @@ struct checkpoint_result {
 int checkpoint_write(int data_dir_fd, const struct checkpoint_cut *cut, uint32_t keep, struct checkpoint_progress *progress,
                      struct checkpoint_result *ret_result, char *errstr, size_t errstr_size);
 
+#define CHECKPOINT_BAD_MAX 64
+
 /* What a checkpoint gives back. */
 struct checkpoint_loaded {
 	uint32_t number;
@@ -63,6 +67,8 @@ struct checkpoint_loaded {
 	int64_t model_clock_us;
 	struct state_digest digest;     /* as recorded; the loaded state was checked against it */
 	char skipped[1024];             /* generations that were found bad, one line each, with the reason; "" */
+	uint64_t bad[CHECKPOINT_BAD_MAX]; /* their numbers */
+	size_t n_bad;
 };
 void checkpoint_loaded_free(struct checkpoint_loaded *loaded);
 

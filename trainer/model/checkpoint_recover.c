@@ -1,0 +1,112 @@
+/*
+ * checkpoint_recover.c: which generation to start from. Runs on the thread that starts the daemon.
+ *
+ * Generations are tried from the newest down; the link `latest` is not trusted. A damaged one is named in `skipped` and the one before is tried. A
+ * generation of another emb_dim, impressions_max or format is refused, not skipped: an older one would silently lose data. When nothing good is
+ * left but something was there before (a generation, or the mark INITIALISED), the data directory is refused: recd never starts empty over a loss.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "trainer/model/atomic_dir.h"
+#include "trainer/model/checkpoint_schema.h"
+
+static void note_skipped(struct checkpoint_loaded *loaded, uint64_t number, const char *reason)
+{
+	const size_t used = strlen(loaded->skipped);
+
+	snprintf(loaded->skipped + used, sizeof(loaded->skipped) - used, "%scheckpoints/%06" PRIu64 ": %s", used == 0 ? "" : "\n", number, reason);
+	if (loaded->n_bad < CHECKPOINT_BAD_MAX)
+		loaded->bad[loaded->n_bad++] = number;
+}
+
+/* What survives a failed try: the list of bad generations. */
+static void loaded_reset(struct checkpoint_loaded *loaded)
+{
+	struct checkpoint_loaded kept = { 0 };
+
+	memcpy(kept.skipped, loaded->skipped, sizeof(kept.skipped));
+	memcpy(kept.bad, loaded->bad, sizeof(kept.bad));
+	kept.n_bad = loaded->n_bad;
+	checkpoint_loaded_free(loaded);
+	*loaded = kept;
+}
+
+static int nothing_good(int data_dir_fd, size_t n_generations, const struct checkpoint_loaded *loaded, char *errstr, size_t errstr_size)
+{
+	struct stat st;
+	const int marked = fstatat(data_dir_fd, FILE_INITIALISED, &st, AT_SYMLINK_NOFOLLOW) == 0;
+
+	if (n_generations == 0 && !marked)
+		return -ENOENT;
+	if (n_generations == 0)
+		snprintf(errstr, errstr_size, "the data directory was in use before (" FILE_INITIALISED " is there) but has no checkpoint: restore "
+		         "checkpoints/ from a backup, or remove " FILE_INITIALISED " to start from the logs");
+	else
+		snprintf(errstr, errstr_size, "none of %zu checkpoints is good: restore one from a backup, or move checkpoints/ and "
+		         FILE_INITIALISED " away to start from the logs\n%s", n_generations, loaded->skipped);
+	return -EUCLEAN;
+}
+
+int checkpoint_load(int data_dir_fd, const struct state_config *wanted, uint32_t emb_dim, const struct state_rules *rules,
+                    void (*beat)(void *ctx, const char *what), void *ctx, struct checkpoint_loaded *ret_loaded, char *errstr, size_t errstr_size)
+{
+	struct checkpoint_loaded loaded = { 0 };
+	struct atomic_dir *dir = NULL;
+	uint64_t *numbers = NULL;
+	size_t n = 0;
+	char text[512];
+	int rc = atomic_dir_open(data_dir_fd, 0, &dir, errstr, errstr_size);
+
+	if (rc == -ENOENT)
+		return nothing_good(data_dir_fd, 0, &loaded, errstr, errstr_size);
+	if (rc == 0)
+		rc = atomic_dir_list(dir, &numbers, &n, errstr, errstr_size);
+	if (rc < 0)
+		goto out;
+	rc = -ENOENT;
+	for (size_t i = 0; i < n && rc == -ENOENT; i++) {
+		int fd = -1, tried = atomic_dir_open_generation(dir, numbers[i], &fd, text, sizeof(text));
+
+		if (tried == 0)
+			tried = checkpoint_load_generation(fd, wanted, emb_dim, rules, beat, ctx, &loaded, text, sizeof(text));
+		if (fd >= 0)
+			close(fd);
+		if (tried == 0) {
+			loaded.number = (uint32_t)numbers[i];
+			rc = 0;
+		} else if (tried == -EMEDIUMTYPE || tried == -ENOMEM) {
+			snprintf(errstr, errstr_size, "checkpoints/%06" PRIu64 ": %s", numbers[i], text);
+			rc = tried;
+		} else {
+			loaded_reset(&loaded);
+			note_skipped(&loaded, numbers[i], text);
+		}
+	}
+	if (rc == -ENOENT)
+		rc = nothing_good(data_dir_fd, n, &loaded, errstr, errstr_size);
+out:
+	free(numbers);
+	atomic_dir_close(dir);
+	if (rc == 0)
+		*ret_loaded = loaded;
+	else
+		checkpoint_loaded_free(&loaded);
+	return rc;
+}
+
+void checkpoint_loaded_free(struct checkpoint_loaded *loaded)
+{
+	if (loaded == NULL)
+		return;
+	state_free(loaded->state);
+	tables_free(&loaded->tables);
+	free(loaded->positions);
+	memset(loaded, 0, sizeof(*loaded));
+}

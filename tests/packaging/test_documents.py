@@ -1,0 +1,87 @@
+"""Documents that must say what the programs say: the configuration page, the man pages, links and script names."""
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RECD = os.environ.get("RECD", os.path.join(ROOT, "build/recd"))
+RECCTL = os.environ.get("RECCTL", os.path.join(ROOT, "build/recctl"))
+OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z0-9_-]+)")
+
+
+def output(*command):
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as text:
+        return text.read()
+
+
+def plain_text(page):
+    """A man page without the escapes that would hide an option: \\- is a hyphen, \\fB and its like are fonts."""
+    return re.sub(r"\\f[BIRP]", "", read(page).replace("\\-", "-")).replace("\\_", "_")
+
+
+def test_configuration_page_is_the_option_table():
+    assert read("docs/CONFIGURATION.md") == output(RECD, "--describe-config"), "run `make docs`"
+
+
+def test_recd_man_page_names_every_option():
+    options = set(OPTION.findall(output(RECD, "--help")))
+    assert options
+    assert sorted(options - set(OPTION.findall(plain_text("packaging/recd.8")))) == []
+
+
+def recctl_commands():
+    """The commands that `recctl --help` lists: lines of two blanks, a name, two or more blanks, a description."""
+    return re.findall(r"^  ([a-z]+) {2,}\S", output(RECCTL, "--help"), re.M)
+
+
+def test_recctl_man_page_names_every_command_and_option():
+    page = plain_text("packaging/recctl.1")
+    commands = recctl_commands()
+    assert {"synth", "train", "explain", "top", "status", "snapshot"} <= set(commands)
+    options = set(OPTION.findall(output(RECCTL, "--help")))
+    for command in commands:
+        assert re.search(rf"^\.SS {command}\b", page, re.M), f"recctl.1 has no section on {command}"
+        options |= set(OPTION.findall(output(RECCTL, command, "--help")))
+    assert sorted(options - set(OPTION.findall(page))) == []
+
+
+@pytest.mark.parametrize("page", ["packaging/recd.8", "packaging/recctl.1"])
+def test_man_pages_have_no_faults(page):
+    if not shutil.which("man") or not shutil.which("groff"):
+        pytest.skip("man or groff is not installed")
+    done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", os.path.join(ROOT, page)], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "100"})
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def markdown_files():
+    tracked = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout.split()
+    return tracked or [name for name in os.listdir(ROOT) if name.endswith(".md")]
+
+
+def test_links_between_documents_lead_somewhere():
+    dead = []
+    for name in markdown_files():
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", read(name)):
+            if not target.startswith("http") and not os.path.exists(os.path.join(ROOT, os.path.dirname(name), target)):
+                dead.append(f"{name}: {target}")
+    assert dead == []
+
+
+def test_documents_name_only_targets_and_scripts_that_exist():
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
+    wrong = []
+    for name in markdown_files():
+        text = read(name)
+        wrong += [f"{name}: make {t}" for t in re.findall(r"`make ([a-z-]+)", text) if t not in targets]
+        wrong += [f"{name}: {s}" for s in re.findall(r"(?<![\w/])scripts/[\w-]+(?![\w-]*\.py)", text) if not os.path.exists(os.path.join(ROOT, s))]
+    assert wrong == []

@@ -17,7 +17,7 @@ void decoder_free(struct decoder *decoder);
  * Decodes one line (no newline; a trailing CR is allowed) and appends the event to the batch.
  * `padded` != 0 promises DECODE_PADDING readable bytes after the line (their content does not matter); else the line is copied first and nothing
  * past its end is touched. Returns 0; a value > 0 is 1 + enum refusal, and the batch is untouched; -ENOSPC: the batch is full, hand it on and
- * call again.
+ * call again. (-ENOMEM is possible in principle; the parser reserves all it needs when it is made.)
  */
 #define DECODE_PADDING 64
 int decode_line(struct decoder *decoder, enum event_stream stream, const char *line, size_t len, int padded, struct event_batch *batch);

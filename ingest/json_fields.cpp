@@ -1,0 +1,381 @@
+/*
+ * json_fields.cpp: one JSON object to the values of its known keys; the only C++ and the only file that sees simdjson.
+ *
+ * simdjson's first stage finds the tokens of the line and checks its UTF-8; this file walks them in order through the On-Demand interface, which by
+ * itself would check only what is read. So every token is checked here: what nobody reads is walked as well. A log writes its keys in the same order
+ * line after line: the key seen last time at this place is tried first, with two 8-byte compares.
+ *
+ * One parser per thread. It allocates when it is made and never again. Works with simdjson 3.0.1 and later; no iterate_many (one damaged
+ * line would take its whole block with it).
+ */
+#ifndef NDEBUG
+#define NDEBUG /* simdjson's own assertions; recd has none in this file */
+#endif
+#include <simdjson.h>
+
+#include <climits>
+#include <cstring>
+#include <new>
+#include <string_view>
+#include <utility>
+
+#include "ingest/json_fields.h"
+
+using namespace simdjson;
+
+namespace {
+
+constexpr size_t GUESS_MAX = 32;     /* fields of a line whose key is guessed from the line before */
+constexpr uint32_t DEPTH_LIMIT = 256; /* keeps the recursion of walk() small, whatever the configuration says */
+
+const char *const key_names[KEY_COUNT] = {
+    "user_id",     "item_id",  "shown_at",   "surface",    "position",       "request_id", "impression_id", "event_id",   "type",
+    "value",       "occurred_at", "watch_id", "started_at", "ended_at",      "watch_time_sec", "completion", "device_type", "session_id",
+    "title",       "release_year", "duration_sec", "genres", "tags",         "country",    "ui_language",   "genre_pref",
+};
+
+/* A key name and its closing quote (at most 16 bytes) as two words and the masks of what counts in them. */
+struct key_pattern {
+	uint64_t word[2];
+	uint64_t mask[2];
+	size_t len;
+};
+
+inline uint64_t load_word(const char *bytes)
+{
+	uint64_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	return word;
+}
+
+/* `key` points behind the opening quote; at least 16 bytes are readable there. */
+inline bool key_matches(const key_pattern &pattern, const char *key)
+{
+	return (((load_word(key) ^ pattern.word[0]) & pattern.mask[0]) | ((load_word(key + 8) ^ pattern.word[1]) & pattern.mask[1])) == 0;
+}
+
+/* Reads whole words: up to 7 bytes past the end. */
+inline bool has_backslash(const char *text, size_t len)
+{
+	constexpr uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+
+	for (size_t i = 0; i < len; i += 8) {
+		uint64_t x = load_word(text + i) ^ (ones * '\\');
+
+		if (((x - ones) & ~x & highs) != 0 && memchr(text + i, '\\', len - i < 8 ? len - i : 8))
+			return true;
+	}
+	return false;
+}
+
+inline bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+inline bool is_digit(char c)
+{
+	return static_cast<unsigned char>(c - '0') <= 9;
+}
+
+/* A token as written, without the blanks that follow it. */
+inline std::string_view trim(std::string_view token)
+{
+	size_t len = token.size();
+
+	while (len > 0 && is_blank(token[len - 1]))
+		len--;
+	return token.substr(0, len);
+}
+
+/* RFC 8259, section 6. True when `token` is one number and nothing else; notes whether it is an integer, and which. */
+bool read_number(std::string_view token, json_value *ret)
+{
+	const char *p = token.data(), *end = p + token.size();
+	bool negative = p < end && *p == '-';
+	const char *digits = negative ? p + 1 : p;
+	uint64_t sum = 0;
+	bool overflow = false;
+
+	ret->negative = negative;
+	for (p = digits; p < end && is_digit(*p); p++) {
+		uint64_t digit = static_cast<uint64_t>(*p - '0');
+
+		if (p - digits >= 18)
+			overflow = overflow || sum > (UINT64_MAX - digit) / 10;
+		sum = sum * 10 + digit;
+	}
+	if (p == digits || (*digits == '0' && p - digits > 1))
+		return false;
+	if (p == end) {
+		uint64_t limit = static_cast<uint64_t>(INT64_MAX) + (negative ? 1 : 0);
+
+		ret->kind = JSON_INTEGER;
+		ret->overflow = overflow || sum > limit;
+		ret->integer = ret->overflow ? 0 : static_cast<int64_t>(negative ? 0 - sum : sum);
+		return true;
+	}
+	ret->kind = JSON_REAL;
+	ret->overflow = 0;
+	if (*p == '.') {
+		const char *fraction = ++p;
+
+		while (p < end && is_digit(*p))
+			p++;
+		if (p == fraction)
+			return false;
+	}
+	if (p < end && (*p == 'e' || *p == 'E')) {
+		p++;
+		if (p < end && (*p == '+' || *p == '-'))
+			p++;
+		const char *exponent = p;
+		while (p < end && is_digit(*p))
+			p++;
+		if (p == exponent)
+			return false;
+	}
+	return p == end;
+}
+
+} // namespace
+
+struct json_parser {
+	ondemand::parser parser;
+	uint32_t depth_max;
+	key_pattern patterns[KEY_COUNT];
+	uint8_t guess[GUESS_MAX];
+};
+
+namespace {
+
+json_result walk(json_parser *self, ondemand::value value, uint32_t depth, json_value *ret);
+
+/* A string with escapes: unescaped by simdjson, which refuses unknown escapes and lone surrogates. */
+bool unescape(simdjson_result<std::string_view> result, std::string_view *ret)
+{
+	if (std::move(result).get(*ret) != SUCCESS)
+		return false;
+	return ret->empty() || memchr(ret->data(), '\0', ret->size()) == nullptr;
+}
+
+json_result walk_string(ondemand::value &value, std::string_view token, json_value *ret)
+{
+	if (token.size() < 2 || token.back() != '"')
+		return JSON_DAMAGED;
+	std::string_view text = token.substr(1, token.size() - 2);
+	if (has_backslash(text.data(), text.size()) && !unescape(value.get_string(), &text))
+		return JSON_DAMAGED;
+	ret->kind = JSON_STRING;
+	ret->text = text.data();
+	ret->len = text.size();
+	return JSON_GOOD;
+}
+
+json_result walk_array(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret)
+{
+	ondemand::array array;
+	bool strings = true;
+
+	if (depth >= self->depth_max)
+		return JSON_TOO_DEEP;
+	if (value.get_array().get(array) != SUCCESS)
+		return JSON_DAMAGED;
+	for (auto element : array) {
+		ondemand::value inner;
+		json_value got;
+
+		if (element.get(inner) != SUCCESS)
+			return JSON_DAMAGED;
+		json_result result = walk(self, inner, depth + 1, &got);
+		if (result != JSON_GOOD)
+			return result;
+		strings = strings && got.kind == JSON_STRING;
+	}
+	ret->kind = strings ? JSON_STRING_ARRAY : JSON_OTHER_ARRAY;
+	return JSON_GOOD;
+}
+
+/* The end of the key that starts behind the opening quote. Stage 1 has made sure that the quote is there. */
+size_t key_length(const char *key, bool *ret_escaped)
+{
+	size_t len = 0;
+
+	*ret_escaped = false;
+	while (key[len] != '"') {
+		if (key[len] == '\\') {
+			*ret_escaped = true;
+			len++;
+		}
+		len++;
+	}
+	return len;
+}
+
+json_result walk_object(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret)
+{
+	ondemand::object object;
+	bool numbers = true;
+
+	if (depth >= self->depth_max)
+		return JSON_TOO_DEEP;
+	if (value.get_object().get(object) != SUCCESS)
+		return JSON_DAMAGED;
+	for (auto element : object) {
+		ondemand::field field;
+		std::string_view key;
+		json_value got;
+		bool escaped;
+
+		if (std::move(element).get(field) != SUCCESS)
+			return JSON_DAMAGED;
+		key_length(field.key().raw(), &escaped);
+		if (escaped && !unescape(field.unescaped_key(), &key))
+			return JSON_DAMAGED;
+		json_result result = walk(self, field.value(), depth + 1, &got);
+		if (result != JSON_GOOD)
+			return result;
+		numbers = numbers && (got.kind == JSON_INTEGER || got.kind == JSON_REAL);
+	}
+	ret->kind = numbers ? JSON_NUMBER_OBJECT : JSON_OTHER_OBJECT;
+	return JSON_GOOD;
+}
+
+/* Checks one value that lies inside `depth` levels, and everything in it. */
+json_result walk(json_parser *self, ondemand::value value, uint32_t depth, json_value *ret)
+{
+	std::string_view token = trim(std::string_view(value.raw_json_token()));
+
+	if (token.empty())
+		return JSON_DAMAGED;
+	switch (token[0]) {
+	case '"':
+		return walk_string(value, token, ret);
+	case '{':
+		return walk_object(self, value, depth, ret);
+	case '[':
+		return walk_array(self, value, depth, ret);
+	case 't':
+	case 'f':
+		ret->kind = JSON_BOOL;
+		return token == "true" || token == "false" ? JSON_GOOD : JSON_DAMAGED;
+	case 'n':
+		ret->kind = JSON_NULL;
+		return token == "null" ? JSON_GOOD : JSON_DAMAGED;
+	default:
+		return read_number(token, ret) ? JSON_GOOD : JSON_DAMAGED;
+	}
+}
+
+/* Which of the wanted keys this is; KEY_COUNT: none of them. False: the key is damaged. */
+bool find_key(json_parser *self, ondemand::field &field, size_t index, uint32_t keys, unsigned *ret_key)
+{
+	const char *raw = field.key().raw();
+	uint8_t guess = index < GUESS_MAX ? self->guess[index] : static_cast<uint8_t>(KEY_COUNT);
+	std::string_view name;
+	bool escaped;
+
+	if (guess < KEY_COUNT && (keys >> guess & 1) != 0 && key_matches(self->patterns[guess], raw)) {
+		*ret_key = guess;
+		return true;
+	}
+	size_t len = key_length(raw, &escaped);
+	name = std::string_view(raw, len);
+	if (escaped && !unescape(field.unescaped_key(), &name))
+		return false;
+	*ret_key = KEY_COUNT;
+	for (unsigned key = 0; key < KEY_COUNT; key++) {
+		if ((keys >> key & 1) != 0 && name == std::string_view(key_names[key], self->patterns[key].len)) {
+			*ret_key = key;
+			break;
+		}
+	}
+	if (index < GUESS_MAX)
+		self->guess[index] = static_cast<uint8_t>(*ret_key);
+	return true;
+}
+
+json_result read_field(json_parser *self, ondemand::field &field, size_t index, uint32_t keys, uint32_t numbers, json_fields *ret)
+{
+	json_value scratch;
+	unsigned key;
+
+	if (!find_key(self, field, index, keys, &key))
+		return JSON_DAMAGED;
+	json_value *value = key < KEY_COUNT ? &ret->value[key] : &scratch;
+	json_result result = walk(self, field.value(), 1, value);
+	if (result != JSON_GOOD || key == KEY_COUNT)
+		return result;
+	uint32_t bit = UINT32_C(1) << key;
+	ret->twice |= ret->seen & bit;
+	ret->seen |= bit;
+	if ((numbers & bit) != 0) {
+		if (value->kind == JSON_INTEGER && !value->overflow)
+			value->number = static_cast<double>(value->integer);
+		else if (value->kind == JSON_INTEGER || value->kind == JSON_REAL)
+			value->overflow = field.value().get_double().get(value->number) != SUCCESS;
+	}
+	return JSON_GOOD;
+}
+
+} // namespace
+
+extern "C" struct json_parser *json_parser_new(size_t line_bytes_max, uint32_t depth_max)
+{
+	auto *self = new (std::nothrow) json_parser;
+
+	if (!self)
+		return nullptr;
+	self->depth_max = depth_max < DEPTH_LIMIT ? depth_max : DEPTH_LIMIT;
+	memset(self->guess, KEY_COUNT, sizeof(self->guess));
+	for (unsigned key = 0; key < KEY_COUNT; key++) {
+		char bytes[16] = {0}, mask[16] = {0};
+		size_t len = strlen(key_names[key]);
+
+		memcpy(bytes, key_names[key], len);
+		bytes[len] = '"';
+		memset(mask, 0xff, len + 1);
+		memcpy(self->patterns[key].word, bytes, sizeof(bytes));
+		memcpy(self->patterns[key].mask, mask, sizeof(mask));
+		self->patterns[key].len = len;
+	}
+	if (self->parser.allocate(line_bytes_max, DEPTH_LIMIT + 8) != SUCCESS) {
+		delete self;
+		return nullptr;
+	}
+	return self;
+}
+
+extern "C" void json_parser_free(struct json_parser *parser)
+{
+	delete parser;
+}
+
+extern "C" enum json_result json_fields_parse(struct json_parser *parser, const char *line, size_t len, uint32_t keys, uint32_t numbers,
+                                              struct json_fields *ret)
+{
+	ondemand::document document;
+	ondemand::object object;
+	const char *location;
+	size_t index = 0;
+
+	ret->seen = 0;
+	ret->twice = 0;
+	error_code error = parser->parser.iterate(line, len, len + SIMDJSON_PADDING).get(document);
+	if (error != SUCCESS)
+		return error == MEMALLOC ? JSON_NO_MEMORY : JSON_DAMAGED;
+	if (document.get_object().get(object) != SUCCESS)
+		return JSON_DAMAGED;
+	for (auto element : object) {
+		ondemand::field field;
+
+		if (std::move(element).get(field) != SUCCESS)
+			return JSON_DAMAGED;
+		json_result result = read_field(parser, field, index++, keys, numbers, ret);
+		if (result != JSON_GOOD)
+			return result;
+	}
+	/* Only the object's own end is the end of the tokens; anything else is left over, or came from behind the line. */
+	return document.current_location().get(location) == OUT_OF_BOUNDS ? JSON_GOOD : JSON_DAMAGED;
+}

@@ -98,10 +98,11 @@ struct torch_tensor {
 	uint64_t file_offset;     /* of the first element, in bytes */
 };
 
-/* Bounds of what is accepted. */
+/* Bounds of what is accepted. Together they keep torch_reader_open() under 256 MiB for any file. */
 #define TORCH_READ_PICKLE_MAX (16u << 20)    /* bytes of data.pkl, and of the zip's central directory */
 #define TORCH_READ_RECORDS_MAX 65535u        /* records of the zip */
 #define TORCH_READ_TENSORS_MAX 65535u        /* tensors in the pickle, nested ones included */
+#define TORCH_READ_ENTRIES_MAX 65535u        /* entries of the dict */
 #define TORCH_READ_VALUES_MAX (1u << 20)     /* values remembered by the unpickler (memo; tuples) */
 
 enum { TORCH_FOLLOW_LINK = 1 }; /* flags of torch_reader_open(): the last component may be a symbolic link */

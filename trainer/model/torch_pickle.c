@@ -168,7 +168,7 @@ static int keep_entry(struct machine *m, const struct value *key, const struct v
 	if (key->kind != V_STRING)
 		return 0;
 	void *entries = dict->entries;
-	if (grow(m, &entries, dict->n_entries, &dict->entries_size, sizeof *dict->entries, TORCH_READ_VALUES_MAX, "entries") < 0)
+	if (grow(m, &entries, dict->n_entries, &dict->entries_size, sizeof *dict->entries, TORCH_READ_ENTRIES_MAX, "entries") < 0)
 		return m->error;
 	dict->entries = entries;
 	struct pickle_entry entry = {.kind = PICKLE_OTHER, .key_offset = (uint32_t)key->start, .key_len = key->count};

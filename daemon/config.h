@@ -53,7 +53,10 @@ struct config {
 /* Defaults, without any file. */
 void config_default(struct config *config);
 void config_free(struct config *config);
-/* Reads a file over the defaults (not named config_read: libconfig has that symbol). 0, or -EINVAL / -errno with "file:line: reason" in errstr. ret_config is set up even for a failed read (free it). */
+/*
+ * Reads a file over the defaults (not named config_read: libconfig has that symbol). 0, or -EINVAL / -errno with "file:line: key: reason" in errstr.
+ * ret_config is set up even for a failed read (free it).
+ */
 int config_load(const char *path, struct config *ret_config, char *errstr, size_t errstr_size);
 /* Takes over the reloadable values of `fresh` into `config`. Values that differ and are not reloadable are listed in ret_ignored ("" when none). */
 void config_reload(struct config *config, const struct config *fresh, char *ret_ignored, size_t ret_ignored_size);

@@ -164,7 +164,7 @@ static int read_all(const char *path, char **ret_text, size_t *ret_len, char *er
 		close(fd);
 	if (n < 0 || !text) {
 		free(text);
-		return (int)n;
+		return n < 0 ? (int)n : -ENOMEM;
 	}
 	text[n] = 0;
 	*ret_text = text;

@@ -43,13 +43,13 @@ void progress_text(const char *what, uint64_t done, uint64_t total, int64_t elap
 	const char *unit = rate >= 1e6 ? " M" : rate >= 1e3 ? " k" : " ";
 	double shown = rate >= 1e6 ? rate / 1e6 : rate >= 1e3 ? rate / 1e3 : rate;
 
+	if (total && done > total)
+		done = total;
 	put_count(done, count);
 	if (!total) {
 		snprintf(out, size, "%s  %s  %.1f%s/s", what, count, shown, unit);
 		return;
 	}
-	if (done > total)
-		done = total;
 	put_count(total, of);
 	uint64_t left_s = rate > 0 ? (uint64_t)((double)(total - done) / rate + 0.5) : 0;
 	int used = snprintf(out, size, "%s  %3.0f %%  %s of %s  %.1f%s/s", what, 100.0 * (double)done / (double)total, count, of, shown, unit);
@@ -75,12 +75,13 @@ void progress_update(struct progress *progress, uint64_t done)
 	progress->drawn_ms = now;
 	progress_text(progress->what, done, progress->total, now - progress->begin_ms, text, sizeof(text));
 	fprintf(stderr, "\r\033[K%s", text);
+	progress->drawn = 1;
 	fflush(stderr);
 }
 
 void progress_end(struct progress *progress)
 {
-	if (progress->terminal && progress->drawn_ms != progress->begin_ms)
+	if (progress->terminal && progress->drawn)
 		fprintf(stderr, "\r\033[K");
 	progress->terminal = 0;
 }

@@ -13,6 +13,7 @@ struct progress {
 	uint64_t skip;    /* calls of progress_update() until the clock is read again */
 	int64_t begin_ms, drawn_ms;
 	int terminal;     /* 0: silent */
+	int drawn;        /* the line is on the screen */
 };
 
 void progress_begin(struct progress *progress, const char *what, uint64_t total);

@@ -33,6 +33,7 @@ struct engine_status {
 	double triples_per_sec;          /* over the last seconds */
 	double apply_per_sec;            /* lines, over the last seconds */
 	int training_resting;            /* 1: idle_passes reached, waiting for news */
+	char training_trouble[160];      /* why the parameters were last set back; "" when they never were in this run */
 	uint64_t folded_in;              /* personal rows fitted since the start */
 	uint64_t fold_in_waiting;        /* users touched and not folded in yet */
 	uint64_t personal_rows;          /* users with a personal row */
@@ -47,6 +48,7 @@ struct engine_status {
 	int64_t apply_gap_max_us;        /* longest gap between apply slices in the last minute ("stall") */
 	int64_t dead_letter_length;
 	uint64_t dead_letter_dropped;
+	uint64_t dead_letter_failures;   /* batches whose refused lines could not be written; they are counted all the same */
 	uint64_t memory_bytes;           /* state's own estimate */
 	int64_t model_clock_us;
 	size_t n_positions;              /* all; the first ENGINE_POSITIONS_SHOWN are copied */
@@ -61,6 +63,8 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
                 struct engine **ret_engine, char *errstr, size_t errstr_size);
 /* Positions of the loaded cut, for opening the sources; valid until engine_start(). */
 const struct source_position *engine_positions(const struct engine *engine, size_t *ret_n);
+/* Damaged checkpoints that recovery passed over, a line each; "" when there were none. */
+const char *engine_skipped_checkpoints(const struct engine *engine);
 int engine_start(struct engine *engine, char *errstr, size_t errstr_size);
 /* Asks the thread to finish: takes a last checkpoint (unless skip_checkpoint) and ends. Returns at once. */
 void engine_request_stop(struct engine *engine, int skip_checkpoint);

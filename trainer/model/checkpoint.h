@@ -65,6 +65,7 @@ struct checkpoint_loaded {
 	int64_t dead_letter_length;
 	uint64_t dead_letter_dropped;
 	int64_t model_clock_us;
+	uint64_t hash_seed;
 	struct state_digest digest;     /* as recorded; the loaded state was checked against it */
 	char skipped[1024];             /* generations that were found bad, one line each, with the reason; "" */
 	uint64_t bad[CHECKPOINT_BAD_MAX]; /* their numbers */

@@ -16,6 +16,7 @@ struct generation {
 	struct tables tables;   /* published parameters; U [n_users, dim] ... */
 	float *mean_user;       /* [dim] mean of the rows of users with positives; serves and saves users without any */
 	float intercept;        /* global intercept: prior of every user's bu */
+	size_t n_candidates;    /* the learner's first candidates that this generation knows */
 	uint64_t number;        /* 1, 2, ...; grows with every publish and over restarts */
 	struct learner_progress progress; /* training as of the publish point */
 	int64_t published_us;   /* CLOCK_MONOTONIC */

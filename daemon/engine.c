@@ -1,0 +1,371 @@
+/*
+ * engine.c: the one writer's life and loop, and what other threads ask of it.
+ *
+ * The loop takes turns: apply what the queues hold, fold touched users in, train for a slice, publish if due, step the checkpoint. Every step has a budget, so
+ * that no turn is longer than about twice the slice and applying is never far away. Nothing else changes state, parameters or positions.
+ *
+ * Owns state, learner, publisher, dead letter and positions. The queues and the data directory's descriptor belong to the caller.
+ */
+#include "daemon/engine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/backends.h"
+#include "daemon/engine_internal.h"
+
+#define APPLY_BUDGET_US 20000
+#define FOLD_BUDGET_US 8000
+#define REFRESH_BUDGET_US 4000
+#define IDLE_WAIT_MS 100
+
+int64_t engine_mono_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+int64_t engine_model_clock_us(const struct engine *engine)
+{
+	return engine->clock_base_us + engine_mono_us() - engine->clock_start_us;
+}
+
+static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t max)
+{
+	const struct engine *engine = ctx;
+	struct decided_impression decided[64];
+	struct user_facts facts;
+	size_t n, kept = 0;
+
+	state_user_facts(engine->state, user, &facts);
+	n = state_decided(engine->state, &facts, decided, 64);
+	for (size_t i = 0; i < n && i < 64 && kept < max; i++)
+		if (decided[i].label == 0)
+			ret_items[kept++] = decided[i].item;
+	return kept;
+}
+
+static int open_learner(struct engine *engine, const struct checkpoint_loaded *loaded, char *errstr, size_t errstr_size)
+{
+	const struct backend_ops *ops;
+	const struct skip_source skips = { .list = list_skips, .ctx = engine };
+	int rc = backends_choose(engine->config.backend, &ops, engine->backend_reason, sizeof(engine->backend_reason));
+
+	if (rc < 0) {
+		snprintf(errstr, errstr_size, "training.backend = \"%s\": %s", engine->config.backend, engine->backend_reason);
+		return rc;
+	}
+	rc = learner_new(&engine->config.learn, ops, &engine->learner, errstr, errstr_size);
+	if (rc == 0)
+		rc = publisher_new(engine->config.learn.emb_dim, &engine->publisher);
+	if (rc == 0)
+		rc = engine_take_changes(engine, 0);
+	if (rc == 0 && engine->config.learn.skip_share > 0)
+		learner_set_skips(engine->learner, &skips);
+	if (rc == 0 && loaded->number != 0) {
+		rc = learner_push(engine->learner, &loaded->tables);
+		learner_set_progress(engine->learner, &loaded->progress);
+		engine->training.news_passes = loaded->progress.passes;
+	}
+	if (rc == 0 && loaded->number != 0)
+		rc = engine_fold_recover(engine, &loaded->tables);
+	if (rc < 0 && errstr[0] == '\0')
+		snprintf(errstr, errstr_size, "building the model: %s", strerror(-rc));
+	return rc;
+}
+
+static void take_loaded(struct engine *engine, struct checkpoint_loaded *loaded)
+{
+	engine->state = loaded->state;
+	loaded->state = NULL;
+	engine->positions = loaded->positions;
+	engine->n_positions = engine->positions_capacity = loaded->n_positions;
+	loaded->positions = NULL;
+	engine->clock_base_us = loaded->model_clock_us;
+	engine->dead_letter_base = loaded->dead_letter_dropped;
+	engine->config.state.hash_seed = loaded->hash_seed;
+	engine->fold.intercept = loaded->intercept;
+	engine->training.next_number = loaded->generation_number; /* personal rows still refer to it */
+	engine->checkpoint.number = loaded->number;
+	memcpy(engine->checkpoint.bad, loaded->bad, sizeof(loaded->bad));
+	engine->checkpoint.n_bad = loaded->n_bad;
+}
+
+static int new_state(struct engine *engine, char *errstr, size_t errstr_size)
+{
+	if (getrandom(&engine->config.state.hash_seed, sizeof(engine->config.state.hash_seed), 0) < 0)
+		engine->config.state.hash_seed = (uint64_t)engine_mono_us();
+	return state_new(&engine->config.state, &engine->config.rules, &engine->state, errstr, errstr_size);
+}
+
+static int open_dead_letter(struct engine *engine, int64_t length, char *errstr, size_t errstr_size)
+{
+	char path[4200];
+
+	snprintf(path, sizeof(path), "%s/dead-letter.jsonl", engine->config.data_dir);
+	return dead_letter_open(path, length, engine->config.dead_letter_bytes_max, &engine->dead_letter, errstr, errstr_size);
+}
+
+int engine_open(const struct config *config, int data_dir_fd, struct queue_set *queues, void (*beat)(void *ctx, const char *what), void *ctx,
+                struct engine **ret_engine, char *errstr, size_t errstr_size)
+{
+	struct engine *engine = calloc(1, sizeof(*engine));
+	struct checkpoint_loaded loaded = { 0 };
+	pthread_condattr_t attr;
+	int rc;
+
+	if (engine == NULL)
+		return -ENOMEM;
+	errstr[0] = '\0';
+	engine->config = *config;
+	engine->config.state.row_bytes = personal_row_bytes(config->learn.emb_dim);
+	engine->data_dir_fd = data_dir_fd;
+	engine->queues = queues;
+	engine->clock_start_us = engine->checkpoint.started_us = engine->gap_window_us = engine_mono_us();
+	engine->training.loss = NAN;
+	engine->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&engine->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&engine->mutex, NULL);
+	rc = engine->end_fd < 0 ? -errno : engine_fold_open(engine);
+	if (rc == 0) {
+		rc = checkpoint_load(data_dir_fd, &engine->config.state, config->learn.emb_dim, &config->rules, beat, ctx, &loaded, errstr, errstr_size);
+		if (rc == 0)
+			take_loaded(engine, &loaded);
+		else if (rc == -ENOENT)
+			rc = new_state(engine, errstr, errstr_size);
+	}
+	if (rc == 0)
+		rc = open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : -1, errstr, errstr_size);
+	if (rc == 0)
+		rc = open_learner(engine, &loaded, errstr, errstr_size);
+	if (rc == 0 && engine_publish(engine, 1) != 1) {
+		snprintf(errstr, errstr_size, "publishing the first generation: %s", engine->training.trouble[0] ? engine->training.trouble : "out of memory");
+		rc = -EIO;
+	}
+	if (rc == 0) {
+		snprintf(engine->skipped, sizeof(engine->skipped), "%s", loaded.skipped);
+		engine_status_refresh(engine, "loading");
+	}
+	checkpoint_loaded_free(&loaded);
+	if (rc < 0) {
+		engine_close(engine);
+		return rc;
+	}
+	*ret_engine = engine;
+	return 0;
+}
+
+const char *engine_skipped_checkpoints(const struct engine *engine)
+{
+	return engine->skipped;
+}
+
+const struct source_position *engine_positions(const struct engine *engine, size_t *ret_n)
+{
+	*ret_n = engine->n_positions;
+	return engine->positions;
+}
+
+/* Reloaded settings and forget requests. */
+static int take_requests(struct engine *engine)
+{
+	struct state_rules rules = engine->config.rules;
+	int reloaded, rc = 0;
+
+	pthread_mutex_lock(&engine->mutex);
+	reloaded = engine->has_fresh;
+	if (reloaded) {
+		const struct state_config fixed = engine->config.state; /* with the hash seed, which no file knows */
+
+		engine->config = engine->fresh;
+		engine->config.state = fixed;
+		engine->has_fresh = 0;
+		rules = engine->config.rules;
+	}
+	if (engine->forget_done < engine->forget_ticket) {
+		engine->forget_rc = rc = state_forget(engine->state, engine->forget_user, engine->forget_lift);
+		engine->forget_done = engine->forget_ticket;
+		pthread_cond_broadcast(&engine->changed);
+	}
+	pthread_mutex_unlock(&engine->mutex);
+	if (reloaded) {
+		rc = state_set_rules(engine->state, &rules);
+		learner_set_options(engine->learner, &engine->config.learn);
+	}
+	return rc == 0 ? engine_take_changes(engine, 0) : rc;
+}
+
+/* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
+static int turn(struct engine *engine)
+{
+	const int64_t slice_us = (int64_t)engine->config.slice_ms * 1000;
+	int rc = take_requests(engine), busy, folded;
+	uint64_t trained;
+
+	if (rc < 0)
+		return rc;
+	rc = engine_apply(engine, APPLY_BUDGET_US);
+	if (rc < 0)
+		return rc;
+	busy = rc > 0;
+	engine_publish(engine, 0);
+	folded = engine_fold_in(engine, FOLD_BUDGET_US);
+	trained = engine_train_slice(engine, slice_us);
+	engine_publish(engine, 0);
+	if (!busy)
+		engine_refresh(engine, REFRESH_BUDGET_US);
+	engine_checkpoint_step(engine);
+	engine->heartbeat++;
+	engine_status_tick(engine);
+	return busy || folded > 0 || trained > 0;
+}
+
+static void end(struct engine *engine, int rc)
+{
+	const uint64_t one = 1;
+
+	engine->fatal = rc;
+	engine_status_refresh(engine, "stopping");
+	pthread_mutex_lock(&engine->mutex);
+	atomic_store(&engine->ended, 1);
+	pthread_cond_broadcast(&engine->changed);
+	pthread_mutex_unlock(&engine->mutex);
+	if (write(engine->end_fd, &one, sizeof(one)) < 0)
+		engine->fatal = rc; /* the counter is full: the descriptor is readable anyway */
+}
+
+static void *engine_thread(void *arg)
+{
+	struct engine *engine = arg;
+	int rc = 0;
+
+	engine_status_refresh(engine, "running");
+	while (atomic_load(&engine->stop) == 0 && rc >= 0) {
+		rc = turn(engine);
+		if (rc == 0)
+			queue_wait(engine->queues, IDLE_WAIT_MS);
+	}
+	if (rc >= 0)
+		engine_checkpoint_last(engine);
+	end(engine, rc < 0 ? rc : 0);
+	return NULL;
+}
+
+int engine_start(struct engine *engine, char *errstr, size_t errstr_size)
+{
+	const int rc = -pthread_create(&engine->thread, NULL, engine_thread, engine);
+
+	if (rc < 0)
+		snprintf(errstr, errstr_size, "starting the engine's thread: %s", strerror(-rc));
+	else
+		engine->started = 1;
+	return rc;
+}
+
+void engine_request_stop(struct engine *engine, int skip_checkpoint)
+{
+	atomic_store(&engine->stop, skip_checkpoint ? 2 : 1);
+	queue_wake(engine->queues);
+}
+
+int engine_ended(const struct engine *engine, int *ret_error, char *errstr, size_t errstr_size)
+{
+	if (!atomic_load(&engine->ended))
+		return 0;
+	*ret_error = engine->fatal;
+	snprintf(errstr, errstr_size, "%s", engine->fatal_text);
+	return 1;
+}
+
+int engine_end_fd(const struct engine *engine)
+{
+	return engine->end_fd;
+}
+
+void engine_close(struct engine *engine)
+{
+	if (engine == NULL)
+		return;
+	if (engine->started)
+		pthread_join(engine->thread, NULL);
+	engine_checkpoint_close(engine);
+	publisher_free(engine->publisher);
+	learner_free(engine->learner);
+	state_free(engine->state);
+	dead_letter_close(engine->dead_letter);
+	engine_fold_close(engine);
+	free(engine->positions);
+	if (engine->end_fd >= 0)
+		close(engine->end_fd);
+	pthread_cond_destroy(&engine->changed);
+	pthread_mutex_destroy(&engine->mutex);
+	free(engine);
+}
+
+const struct state *engine_state(const struct engine *engine)
+{
+	return engine->state;
+}
+
+struct publisher *engine_publisher(const struct engine *engine)
+{
+	return engine->publisher;
+}
+
+void engine_query_options(const struct engine *engine, struct query_options *ret_options)
+{
+	struct engine *locked = (struct engine *)(uintptr_t)engine;
+
+	pthread_mutex_lock(&locked->mutex);
+	*ret_options = engine->query;
+	pthread_mutex_unlock(&locked->mutex);
+	ret_options->k = 10;
+	ret_options->model_clock_us = engine_model_clock_us(engine);
+}
+
+void engine_reconfigure(struct engine *engine, const struct config *config)
+{
+	pthread_mutex_lock(&engine->mutex);
+	engine->fresh = *config;
+	engine->has_fresh = 1;
+	pthread_mutex_unlock(&engine->mutex);
+	queue_wake(engine->queues);
+}
+
+int engine_forget(struct engine *engine, int64_t user_id, int lift, int timeout_ms)
+{
+	struct timespec deadline;
+	uint64_t ticket;
+	int rc = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += timeout_ms / 1000 + 1;
+	pthread_mutex_lock(&engine->mutex);
+	while (rc == 0 && engine->forget_done < engine->forget_ticket) /* another request is on its way */
+		rc = -pthread_cond_timedwait(&engine->changed, &engine->mutex, &deadline);
+	if (rc == 0) {
+		engine->forget_user = user_id;
+		engine->forget_lift = lift;
+		ticket = ++engine->forget_ticket;
+		queue_wake(engine->queues);
+		while (rc == 0 && engine->forget_done < ticket)
+			rc = -pthread_cond_timedwait(&engine->changed, &engine->mutex, &deadline);
+		if (rc == 0)
+			rc = engine->forget_rc;
+	}
+	pthread_mutex_unlock(&engine->mutex);
+	return rc;
+}

@@ -1,0 +1,168 @@
+/*
+ * engine_apply.c: batches into the state. Engine thread.
+ *
+ * Facts, the position and the counters of a batch go in together, between two turns of the loop, so that every cut holds either all of a batch or none.
+ * Refused lines are appended to the dead-letter file in the same step; the cut records that file's length.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/engine_internal.h"
+
+/* The stored position of that name; a new one when there is none. NULL when out of memory. */
+static struct source_position *position_slot(struct engine *engine, const char *name)
+{
+	for (size_t i = 0; i < engine->n_positions; i++)
+		if (strcmp(engine->positions[i].name, name) == 0)
+			return &engine->positions[i];
+	if (engine->n_positions == engine->positions_capacity) {
+		const size_t capacity = engine->positions_capacity * 2 + 16;
+		struct source_position *grown = realloc(engine->positions, capacity * sizeof(*grown));
+
+		if (grown == NULL)
+			return NULL;
+		engine->positions = grown;
+		engine->positions_capacity = capacity;
+	}
+	return &engine->positions[engine->n_positions++];
+}
+
+static int take_position(struct engine *engine, const struct source_position *position)
+{
+	struct source_position *slot;
+
+	if (position->name[0] == '\0')
+		return 0;
+	slot = position_slot(engine, position->name);
+	if (slot == NULL)
+		return -ENOMEM;
+	*slot = *position;
+	if (position->retired)
+		*slot = engine->positions[--engine->n_positions];
+	return 0;
+}
+
+/* Positives collected for the learner in blocks. */
+struct positive_block {
+	struct learner *learner;
+	struct user_item pairs[1024];
+	size_t n;
+	int rc;
+};
+
+static void block_flush(struct positive_block *block)
+{
+	if (block->rc == 0 && block->n > 0)
+		block->rc = learner_add_positives(block->learner, block->pairs, block->n, 0);
+	block->n = 0;
+}
+
+static void block_emit(void *ctx, uint32_t user, uint32_t item)
+{
+	struct positive_block *block = ctx;
+
+	block->pairs[block->n++] = (struct user_item){ .user = user, .item = item };
+	if (block->n == sizeof(block->pairs) / sizeof(block->pairs[0]))
+		block_flush(block);
+}
+
+/* Some positives are positives no more (settings, durations, a user forgotten): the learner gets all of them anew. */
+static int rebuild_positives(struct engine *engine)
+{
+	struct positive_block block = { .learner = engine->learner };
+
+	learner_clear_positives(engine->learner);
+	state_for_each_positive(engine->state, block_emit, &block);
+	block_flush(&block);
+	return block.rc;
+}
+
+int engine_take_changes(struct engine *engine, int recent)
+{
+	struct state_changes changes;
+	int rc;
+
+	state_changes_get(engine->state, &changes);
+	rc = learner_grow(engine->learner, state_n_users(engine->state), state_n_items(engine->state), state_user_ids(engine->state),
+	                  state_item_ids(engine->state));
+	if (rc == 0)
+		rc = engine_fold_grow(engine);
+	if (rc == 0)
+		rc = learner_add_candidates(engine->learner, changes.candidates, changes.n_candidates);
+	if (rc == 0 && changes.rebuild)
+		rc = rebuild_positives(engine);
+	else if (rc == 0)
+		rc = learner_add_positives(engine->learner, changes.positives, changes.n_positives, recent);
+	if (rc < 0)
+		return rc;
+	if (changes.rebuild || changes.n_positives > 0) {
+		engine->training.news_passes = learner_get_progress(engine->learner).passes;
+		engine->training.resting = 0;
+	}
+	for (size_t i = 0; i < changes.n_touched; i++)
+		user_list_put_first(&engine->fold.waiting, changes.touched[i]);
+	if (changes.n_touched > 0 || changes.n_candidates > 0)
+		engine->training.dirty = 1;
+	state_changes_clear(engine->state);
+	return 0;
+}
+
+static int apply_batch(struct engine *engine, const struct event_batch *batch)
+{
+	int rc = state_apply(engine->state, batch);
+
+	if (rc < 0) {
+		snprintf(engine->fatal_text, sizeof(engine->fatal_text), "applying %s: out of memory", batch->position.name);
+		return rc;
+	}
+	/* A refused line that cannot be kept is counted in the position all the same; a full disk must not stop the stream. */
+	if (batch->n_refused > 0 && dead_letter_append(engine->dead_letter, batch) < 0)
+		engine->dead_letter_failures++;
+	rc = take_position(engine, &batch->position);
+	if (rc < 0)
+		snprintf(engine->fatal_text, sizeof(engine->fatal_text), "positions: out of memory");
+	engine->lines += batch->n_events + batch->n_refused;
+	return rc;
+}
+
+/* The longest gap between two apply slices while something waited or not: what a checkpoint or a publish may cost at most. */
+static void note_gap(struct engine *engine, int64_t now_us)
+{
+	const int64_t gap = now_us - engine->last_apply_us;
+
+	if (engine->last_apply_us != 0 && gap > engine->gap_max_us)
+		engine->gap_max_us = gap;
+	engine->last_apply_us = now_us;
+	if (now_us - engine->gap_window_us > 30 * 1000000LL) {
+		engine->gap_last_max_us = engine->gap_max_us;
+		engine->gap_max_us = 0;
+		engine->gap_window_us = now_us;
+	}
+}
+
+int engine_apply(struct engine *engine, int64_t budget_us)
+{
+	const int64_t began_us = engine_mono_us();
+	struct event_batch *batch;
+	int applied = 0, rc = 0;
+
+	if (state_cut_copied_bytes(engine->state) > engine->config.cut_copy_bytes_max)
+		return 0; /* the checkpoint has to catch up first; counts into the gap */
+	note_gap(engine, began_us);
+	while (rc == 0 && (batch = queue_pop(engine->queues)) != NULL) {
+		rc = apply_batch(engine, batch);
+		queue_give_back(engine->queues, batch);
+		applied++;
+		if (rc == 0)
+			rc = engine_take_changes(engine, 1);
+		if (engine_mono_us() - began_us >= budget_us)
+			break;
+	}
+	if (rc == 0 && state_rederive(engine->state, 20000) != 0)
+		rc = engine_take_changes(engine, 1);
+	if (rc < 0 && engine->fatal_text[0] == '\0')
+		snprintf(engine->fatal_text, sizeof(engine->fatal_text), "taking new users and positives over: %s", strerror(-rc));
+	return rc < 0 ? rc : applied;
+}

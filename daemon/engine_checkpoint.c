@@ -1,0 +1,257 @@
+/*
+ * engine_checkpoint.c: checkpoints and snapshots.
+ *
+ * The engine thread makes the cut (publish, pin the generation, freeze the state, copy positions) and goes on; a thread that lives as long as one checkpoint
+ * writes it. When it is done the engine thread takes the result, unpins, and answers those who wait. Everything the writer reads is either
+ * immutable (generation, ids), frozen (state cut) or a copy (positions); it owns nothing but its own buffers.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/engine_internal.h"
+
+static void *writer_thread(void *arg)
+{
+	struct engine *engine = arg;
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	c->rc = dead_letter_sync(engine->dead_letter);
+	if (c->rc < 0)
+		snprintf(c->errstr, sizeof(c->errstr), "dead-letter file: fsync: %s", strerror(-c->rc));
+	else
+		c->rc = checkpoint_write(engine->data_dir_fd, &c->cut, engine->config.checkpoint_keep, &c->progress, &c->result, c->errstr,
+		                         sizeof(c->errstr));
+	atomic_store_explicit(&c->done, 1, memory_order_release);
+	queue_wake(engine->queues);
+	return NULL;
+}
+
+static int copy_for_cut(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+	const uint32_t n_surfaces = state_cut_n_surfaces(c->cut.cut);
+
+	c->positions = malloc((engine->n_positions + 1) * sizeof(*c->positions));
+	c->surfaces = malloc((n_surfaces + 1) * sizeof(*c->surfaces));
+	if (c->positions == NULL || c->surfaces == NULL)
+		return -ENOMEM;
+	memcpy(c->positions, engine->positions, engine->n_positions * sizeof(*c->positions));
+	for (uint32_t i = 0; i < n_surfaces; i++)
+		c->surfaces[i] = state_surface_name(engine->state, (uint16_t)(i + 1));
+	c->cut.positions = c->positions;
+	c->cut.n_positions = engine->n_positions;
+	c->cut.surfaces = c->surfaces;
+	c->cut.n_surfaces = n_surfaces;
+	return 0;
+}
+
+static void release_cut(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	if (c->cut.cut != NULL)
+		state_cut_end(c->cut.cut);
+	generation_release(engine->publisher, (struct generation *)(uintptr_t)c->cut.generation);
+	free(c->positions);
+	free(c->surfaces);
+	c->positions = NULL;
+	c->surfaces = NULL;
+	memset(&c->cut, 0, sizeof(c->cut));
+}
+
+/* Freezes everything at this instant. 0, -EAGAIN (no spare generation now, or parameters had to be set back first), or -errno. */
+static int make_cut(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+	int rc;
+
+	if (engine_publish(engine, 1) == 0)
+		return -EAGAIN;
+	c->cut.generation = generation_acquire(engine->publisher);
+	c->cut.state = engine->state;
+	rc = state_cut_begin(engine->state, &c->cut.cut);
+	if (rc < 0)
+		return rc;
+	c->cut.user_ids = state_user_ids(engine->state);
+	c->cut.item_ids = state_item_ids(engine->state);
+	c->cut.state_config = engine->config.state;
+	c->cut.rules = *state_get_rules(engine->state);
+	c->cut.dead_letter_length = dead_letter_length(engine->dead_letter);
+	c->cut.dead_letter_dropped = engine->dead_letter_base + dead_letter_dropped(engine->dead_letter);
+	c->cut.model_clock_us = engine_model_clock_us(engine);
+	c->cut.personalize_min_positives = engine->config.personalize_min_positives;
+	c->cut.bad = c->bad;
+	c->cut.n_bad = c->n_bad;
+	return copy_for_cut(engine);
+}
+
+static void answer_waiters(struct engine *engine, int rc)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	pthread_mutex_lock(&engine->mutex);
+	engine->snapshot_done = c->covers;
+	engine->snapshot_rc = rc;
+	engine->snapshot_result = c->result;
+	snprintf(engine->snapshot_error, sizeof(engine->snapshot_error), "%s", rc < 0 ? c->errstr : "");
+	pthread_cond_broadcast(&engine->changed);
+	pthread_mutex_unlock(&engine->mutex);
+}
+
+static void note_failure(struct engine *engine, int rc)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	c->failures++;
+	snprintf(c->last_error, sizeof(c->last_error), "%s", c->errstr[0] != '\0' ? c->errstr : strerror(-rc));
+	answer_waiters(engine, rc);
+}
+
+static void start(struct engine *engine, uint64_t covers)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+	int rc;
+
+	memset(&c->progress, 0, sizeof(c->progress));
+	memset(&c->result, 0, sizeof(c->result));
+	c->errstr[0] = '\0';
+	rc = make_cut(engine);
+	if (rc == 0) {
+		atomic_store(&c->done, 0);
+		rc = -pthread_create(&c->thread, NULL, writer_thread, engine);
+	}
+	if (rc == 0) {
+		c->running = 1;
+		c->covers = covers;
+		c->started_us = engine_mono_us();
+		return;
+	}
+	release_cut(engine);
+	if (rc == -EAGAIN)
+		return; /* tried again at the next turn */
+	c->started_us = engine_mono_us();
+	c->covers = covers;
+	snprintf(c->errstr, sizeof(c->errstr), "starting a checkpoint: %s", strerror(-rc));
+	note_failure(engine, rc);
+}
+
+static void finish(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	pthread_join(c->thread, NULL);
+	c->running = 0;
+	release_cut(engine);
+	if (c->rc < 0) {
+		note_failure(engine, c->rc);
+		return;
+	}
+	c->failures = 0;
+	c->last_error[0] = '\0';
+	c->durable_us = engine_mono_us();
+	c->number = c->result.number;
+	c->last = c->result;
+	answer_waiters(engine, 0);
+}
+
+static uint64_t wanted(struct engine *engine)
+{
+	uint64_t ticket;
+
+	pthread_mutex_lock(&engine->mutex);
+	ticket = engine->snapshot_wanted;
+	pthread_mutex_unlock(&engine->mutex);
+	return ticket;
+}
+
+void engine_checkpoint_step(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+	const uint64_t ticket = wanted(engine);
+	const int64_t interval_us = (int64_t)engine->config.checkpoint_interval_sec * 1000000;
+	int due;
+
+	if (c->running && atomic_load_explicit(&c->done, memory_order_acquire))
+		finish(engine);
+	if (c->running)
+		return;
+	due = interval_us > 0 && engine_mono_us() - c->started_us >= interval_us;
+	if (due || ticket > c->covers)
+		start(engine, ticket);
+}
+
+/* At stop: gives up or waits for the one being written, then writes the last one. */
+void engine_checkpoint_last(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	if (c->running) {
+		if (atomic_load(&engine->stop) == 2)
+			__atomic_store_n(&c->progress.cancel, 1, __ATOMIC_RELAXED);
+		finish(engine);
+	}
+	for (int tries = 0; tries < 100 && atomic_load(&engine->stop) != 2 && !c->running; tries++) {
+		const uint64_t failures = c->failures;
+
+		start(engine, wanted(engine));
+		if (c->failures != failures)
+			return;
+	}
+	while (c->running) {
+		engine->heartbeat++;
+		engine_status_refresh(engine, "stopping");
+		if (atomic_load(&engine->stop) == 2)
+			__atomic_store_n(&c->progress.cancel, 1, __ATOMIC_RELAXED);
+		if (atomic_load_explicit(&c->done, memory_order_acquire))
+			finish(engine);
+		else
+			queue_wait(engine->queues, 50);
+	}
+}
+
+void engine_checkpoint_close(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+
+	if (c->running) {
+		__atomic_store_n(&c->progress.cancel, 1, __ATOMIC_RELAXED);
+		finish(engine);
+	}
+	free(c->positions);
+	free(c->surfaces);
+}
+
+int engine_snapshot(struct engine *engine, int timeout_ms, struct checkpoint_result *ret_result, char *errstr, size_t errstr_size)
+{
+	struct timespec deadline;
+	uint64_t ticket;
+	int rc = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += timeout_ms / 1000;
+	deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+	if (deadline.tv_nsec >= 1000000000) {
+		deadline.tv_sec++;
+		deadline.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&engine->mutex);
+	ticket = ++engine->snapshot_wanted;
+	queue_wake(engine->queues);
+	while (rc == 0 && engine->snapshot_done < ticket && !atomic_load(&engine->ended))
+		rc = -pthread_cond_timedwait(&engine->changed, &engine->mutex, &deadline);
+	if (engine->snapshot_done >= ticket) {
+		rc = engine->snapshot_rc;
+		*ret_result = engine->snapshot_result;
+		if (rc < 0)
+			snprintf(errstr, errstr_size, "%s", engine->snapshot_error);
+	} else if (rc == 0) {
+		rc = -ECANCELED;
+		snprintf(errstr, errstr_size, "the daemon is stopping");
+	} else {
+		snprintf(errstr, errstr_size, "no checkpoint was durable after %d ms; it goes on", timeout_ms);
+	}
+	pthread_mutex_unlock(&engine->mutex);
+	return rc;
+}

@@ -1,0 +1,302 @@
+/*
+ * engine_fold.c: personal rows. Engine thread.
+ *
+ * Fold-in: a user with new facts gets his row fitted against the published item tables at once (latest touched first), stored beside his facts as a
+ * difference to the published global row. Refresh: rows that were fitted to an older V are fitted again in spare time, oldest first. While V stands still
+ * a row stays valid and only its stamp is renewed.
+ *
+ * The intercept bu is the maximum a posteriori fit of "watched enough" over decided impressions; it moves conf, never the order. Its prior is the global
+ * intercept, fitted the same way over a sample of what was folded in lately.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/engine_internal.h"
+
+#define DECIDED_MAX 1024u
+
+int engine_fold_open(struct engine *engine)
+{
+	struct engine_fold *fold = &engine->fold;
+
+	fold->capacity = FOLD_ITEMS_MAX;
+	fold->items = calloc(fold->capacity, sizeof(*fold->items));
+	fold->decided = calloc(DECIDED_MAX, sizeof(*fold->decided));
+	return fold->items == NULL || fold->decided == NULL ? -ENOMEM : 0;
+}
+
+void engine_fold_close(struct engine *engine)
+{
+	struct engine_fold *fold = &engine->fold;
+
+	user_list_free(&fold->waiting);
+	user_list_free(&fold->rows);
+	personalize_scratch_free(&fold->scratch);
+	free(fold->items);
+	free(fold->decided);
+	free(fold->bu);
+}
+
+int engine_fold_grow(struct engine *engine)
+{
+	struct engine_fold *fold = &engine->fold;
+	const uint32_t n = state_n_users(engine->state);
+	int rc;
+
+	if (n <= fold->n_bu)
+		return 0;
+	rc = user_list_reserve(&fold->waiting, n);
+	if (rc == 0)
+		rc = user_list_reserve(&fold->rows, n);
+	if (rc < 0)
+		return rc;
+	if (n > fold->bu_capacity) {
+		const uint32_t capacity = n + n / 2 + 1024;
+		float *grown = realloc(fold->bu, capacity * sizeof(*grown));
+
+		if (grown == NULL)
+			return -ENOMEM;
+		fold->bu = grown;
+		fold->bu_capacity = capacity;
+	}
+	for (uint32_t user = fold->n_bu; user < n; user++)
+		fold->bu[user] = fold->intercept;
+	fold->n_bu = n;
+	return 0;
+}
+
+/* Keeps scores and labels of a few decided impressions of this user for the global intercept. */
+static void sample_scores(struct engine_fold *fold, const struct tables *tables, const float *row, size_t n)
+{
+	struct intercept_sample *sample = &fold->sample;
+	const size_t take = n < INTERCEPT_PER_USER ? n : INTERCEPT_PER_USER;
+
+	for (size_t j = 0; j < take; j++) {
+		const struct decided_impression *d = &fold->decided[j * n / take];
+		const float *v = tables->V + (size_t)d->item * tables->dim;
+		float score = tables->bi[d->item];
+
+		for (uint32_t k = 0; k < tables->dim; k++)
+			score += row[k] * v[k];
+		sample->scores[sample->next] = score;
+		sample->decided[sample->next] = (struct decided_impression){ .item = sample->next, .label = d->label };
+		sample->next = (sample->next + 1) % INTERCEPT_SAMPLE;
+		if (sample->n < INTERCEPT_SAMPLE)
+			sample->n++;
+	}
+}
+
+/* The sample as a one-dimensional model: "items" are the kept scores. */
+void engine_fit_intercept(struct engine *engine)
+{
+	struct intercept_sample *sample = &engine->fold.sample;
+	const struct tables scores = { .n_items = sample->n, .dim = 1, .V = sample->scores, .bi = sample->zeros };
+	const float one = 1.0f;
+
+	if (sample->n >= 64)
+		engine->fold.intercept = intercept_fit(&scores, &one, sample->decided, sample->n, engine->fold.intercept, 1.0f);
+}
+
+/* Items that the published tables do not have yet are left for the next time. */
+static size_t known_positives(struct engine *engine, const struct user_facts *facts, uint32_t n_items)
+{
+	struct engine_fold *fold = &engine->fold;
+	size_t n = state_positives(engine->state, facts, fold->items, fold->capacity), kept = 0;
+
+	if (n > fold->capacity) {
+		uint32_t *grown = realloc(fold->items, n * sizeof(*grown));
+
+		if (grown != NULL) {
+			fold->items = grown;
+			fold->capacity = n;
+		}
+		n = state_positives(engine->state, facts, fold->items, fold->capacity);
+		if (n > fold->capacity)
+			n = fold->capacity;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (fold->items[i] < n_items)
+			fold->items[kept++] = fold->items[i];
+	return kept;
+}
+
+static size_t known_decided(struct engine *engine, const struct user_facts *facts, uint32_t n_items)
+{
+	struct engine_fold *fold = &engine->fold;
+	size_t n = state_decided(engine->state, facts, fold->decided, DECIDED_MAX), kept = 0;
+
+	if (n > DECIDED_MAX)
+		n = DECIDED_MAX;
+	for (size_t i = 0; i < n; i++)
+		if (fold->decided[i].item < n_items)
+			fold->decided[kept++] = fold->decided[i];
+	return kept;
+}
+
+static void store_row(struct engine *engine, uint32_t user, const struct generation *g, const float *fitted, float bu, size_t n_positives)
+{
+	const uint32_t dim = g->tables.dim;
+	const float *global = g->tables.U + (size_t)user * dim;
+	struct personal_row *row;
+
+	if (fitted == NULL && !user_list_has(&engine->fold.rows, user))
+		return; /* there is none to take away */
+	row = state_row_begin(engine->state, user);
+	if (fitted != NULL) {
+		row->generation = g->number;
+		row->fitted_us = engine_model_clock_us(engine);
+		row->bu = bu;
+		row->n_positives = (uint32_t)n_positives;
+		for (uint32_t d = 0; d < dim; d++)
+			row->difference[d] = fitted[d] - global[d];
+	} else {
+		memset(row, 0, personal_row_bytes(dim));
+	}
+	state_row_end(engine->state, user);
+	if (fitted != NULL)
+		user_list_put_last(&engine->fold.rows, user);
+	else
+		user_list_take_out(&engine->fold.rows, user);
+}
+
+/* Fits one user against generation g; the user's row must be in it. */
+static void fit_user(struct engine *engine, uint32_t user, const struct generation *g)
+{
+	struct engine_fold *fold = &engine->fold;
+	const uint32_t dim = g->tables.dim;
+	const float *global = g->tables.U + (size_t)user * dim;
+	struct personalize_options options = engine->config.personalize;
+	struct user_facts facts;
+	float fitted[512];
+	const uint32_t *candidates;
+	size_t n_candidates, n_positives, n_decided;
+
+	state_user_facts(engine->state, user, &facts);
+	n_positives = known_positives(engine, &facts, g->tables.n_items);
+	n_decided = known_decided(engine, &facts, g->tables.n_items);
+	sample_scores(fold, &g->tables, n_positives > 0 ? global : g->mean_user, n_decided);
+	fold->bu[user] = intercept_fit(&g->tables, n_positives > 0 ? global : g->mean_user, fold->decided, n_decided, g->intercept,
+	                               engine->config.intercept_prior_weight);
+	candidates = learner_candidates(engine->learner, &n_candidates);
+	if (n_candidates > g->n_candidates)
+		n_candidates = g->n_candidates; /* later ones may be items that this generation does not have */
+	options.seed ^= (uint64_t)state_user_ids(engine->state)[user] * 0x9e3779b97f4a7c15u;
+	if (n_positives < engine->config.personalize_min_positives || n_positives == 0 ||
+	    personalize_row(&g->tables, global, fold->items, n_positives, candidates, n_candidates, &options, &fold->scratch, fitted) < 0) {
+		store_row(engine, user, g, NULL, 0, 0);
+		return;
+	}
+	store_row(engine, user, g, fitted,
+	          intercept_fit(&g->tables, fitted, fold->decided, n_decided, g->intercept, engine->config.intercept_prior_weight), n_positives);
+}
+
+int engine_fold_in(struct engine *engine, int64_t budget_us)
+{
+	const int64_t began_us = engine_mono_us();
+	struct engine_fold *fold = &engine->fold;
+	struct generation *g = generation_acquire(engine->publisher);
+	uint32_t user;
+	int done = 0;
+
+	while (g != NULL && (user = user_list_first(&fold->waiting)) != UINT32_MAX) {
+		if (user >= g->tables.n_users)
+			break; /* not published yet: engine_publish() is asked for by training.dirty */
+		user_list_take_out(&fold->waiting, user);
+		fit_user(engine, user, g);
+		fold->folded_in++;
+		done++;
+		if (engine_mono_us() - began_us >= budget_us)
+			break;
+	}
+	generation_release(engine->publisher, g);
+	if (done > 0)
+		engine->training.dirty = 1; /* intercepts moved */
+	return done;
+}
+
+int engine_refresh(struct engine *engine, int64_t budget_us)
+{
+	const int64_t began_us = engine_mono_us(), now_us = engine_model_clock_us(engine);
+	const int64_t max_age_us = (int64_t)engine->config.personal_max_age_sec * 1000000;
+	struct engine_fold *fold = &engine->fold;
+	struct generation *g = generation_acquire(engine->publisher);
+	uint32_t user;
+	int done = 0;
+
+	while (g != NULL && (user = user_list_first(&fold->rows)) != UINT32_MAX && user < g->tables.n_users) {
+		struct user_facts facts;
+		const struct personal_row *row;
+
+		state_user_facts(engine->state, user, &facts);
+		row = facts.row;
+		const int current = row->generation >= engine->training.model_generation;
+		const int64_t age_us = now_us - row->fitted_us;
+
+		if (current && age_us < max_age_us / 4)
+			break;
+		if (!current && !engine->training.resting && age_us < max_age_us / 4)
+			break;
+		if (current) {
+			struct personal_row *stamped = state_row_begin(engine->state, user);
+
+			stamped->fitted_us = now_us;
+			state_row_end(engine->state, user);
+			user_list_put_last(&fold->rows, user);
+		} else {
+			fit_user(engine, user, g);
+			fold->refreshed++;
+		}
+		done++;
+		if (engine_mono_us() - began_us >= budget_us)
+			break;
+	}
+	generation_release(engine->publisher, g);
+	return done;
+}
+
+/* Sorts the recovered rows by age, so that the oldest is refreshed first. */
+struct aged_row {
+	int64_t fitted_us;
+	uint32_t user;
+};
+
+static int by_age(const void *left, const void *right)
+{
+	const struct aged_row *a = left, *b = right;
+
+	return a->fitted_us < b->fitted_us ? -1 : a->fitted_us > b->fitted_us;
+}
+
+int engine_fold_recover(struct engine *engine, const struct tables *tables)
+{
+	const uint32_t n = state_n_users(engine->state);
+	struct aged_row *rows;
+	size_t n_rows = 0;
+	int rc = engine_fold_grow(engine);
+
+	if (rc < 0 || n == 0)
+		return rc;
+	rows = malloc(n * sizeof(*rows));
+	if (rows == NULL)
+		return -ENOMEM;
+	for (uint32_t user = 0; user < n; user++) {
+		struct user_facts facts;
+		const struct personal_row *row;
+
+		engine->fold.bu[user] = tables->bu[user];
+		state_user_facts(engine->state, user, &facts);
+		row = facts.row;
+		if (row->generation != 0)
+			rows[n_rows++] = (struct aged_row){ .fitted_us = row->fitted_us, .user = user };
+		/* touched before the cut and not folded in by then */
+		if (state_positives(engine->state, &facts, NULL, 0) != row->n_positives)
+			user_list_put_last(&engine->fold.waiting, user);
+	}
+	qsort(rows, n_rows, sizeof(*rows), by_age);
+	for (size_t i = 0; i < n_rows; i++)
+		user_list_put_last(&engine->fold.rows, rows[i].user);
+	free(rows);
+	return 0;
+}

@@ -1,0 +1,167 @@
+/*
+ * engine_internal.h: the engine's own structure, shared by the engine_*.c files only.
+ *
+ * engine.c             life, the loop, requests from other threads
+ * engine_apply.c       batches into the state, positions, what changed into the learner
+ * engine_fold.c        fold-in of touched users, refresh of old personal rows, intercepts
+ * engine_train.c       slices, publishing, rolling back
+ * engine_checkpoint.c  starting, writing (its own thread) and finishing checkpoints; snapshots
+ * engine_status.c      the picture for other threads
+ */
+#ifndef DAEMON_ENGINE_INTERNAL_H
+#define DAEMON_ENGINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "daemon/engine.h"
+#include "daemon/user_list.h"
+
+#define INTERCEPT_SAMPLE 4096u
+#define INTERCEPT_PER_USER 32u
+#define FOLD_ITEMS_MAX 4096u
+
+/* Scores and labels of recent fold-ins, for the global intercept. */
+struct intercept_sample {
+	float scores[INTERCEPT_SAMPLE];
+	struct decided_impression decided[INTERCEPT_SAMPLE];
+	float zeros[INTERCEPT_SAMPLE];
+	uint32_t n, next;
+};
+
+struct engine_fold {
+	struct user_list waiting; /* touched, latest first */
+	struct user_list rows;    /* users with a personal row, oldest fit first */
+	struct personalize_scratch scratch;
+	uint32_t *items;          /* [capacity] positives of one user */
+	struct decided_impression *decided;
+	size_t capacity;
+	struct intercept_sample sample;
+	float intercept;          /* the global one */
+	float *bu;                /* [bu_capacity] global intercepts of the users */
+	uint32_t bu_capacity;
+	uint32_t n_bu;            /* users with an entry */
+	uint64_t folded_in, refreshed;
+};
+
+struct engine_training {
+	uint64_t news_passes;     /* passes when the last new positive came */
+	uint64_t trained_since;   /* triples since the last publish */
+	int resting;
+	double loss;
+	int64_t published_us;     /* when, and how long the last publish took */
+	int64_t publish_cost_us;
+	uint64_t next_number;     /* number of the next generation when it is not just the next one (recovery); 0 */
+	uint64_t model_generation; /* generation at which V last changed */
+	int dirty;                /* something to publish that is not training: new rows, intercepts */
+	uint64_t rollbacks;
+	char trouble[160];        /* why the last rollback happened */
+};
+
+struct engine_checkpoint {
+	int running;              /* a writer thread exists */
+	pthread_t thread;
+	atomic_int done;
+	struct checkpoint_cut cut;
+	struct checkpoint_progress progress;
+	struct checkpoint_result result, last;
+	int rc;
+	char errstr[256], last_error[256];
+	int64_t started_us, durable_us; /* durable_us 0: none yet in this run */
+	uint64_t covers;          /* snapshot requests this one answers */
+	uint64_t failures;
+	struct source_position *positions; /* copy for the cut */
+	const char **surfaces;
+	uint64_t bad[CHECKPOINT_BAD_MAX];
+	size_t n_bad;
+	uint32_t number;          /* last durable */
+};
+
+struct engine_rates {
+	int64_t at_us;
+	uint64_t triples, lines;
+	double triples_per_sec, lines_per_sec;
+};
+
+struct engine {
+	struct config config;     /* own copy of the scalar settings; strings stay the caller's */
+	int data_dir_fd;
+	struct queue_set *queues;
+	struct state *state;
+	struct learner *learner;
+	struct publisher *publisher;
+	struct dead_letter *dead_letter;
+	uint64_t dead_letter_base; /* dropped before this run */
+	uint64_t dead_letter_failures;
+	struct source_position *positions;
+	size_t n_positions, positions_capacity;
+	int64_t clock_base_us, clock_start_us;
+	uint64_t lines;           /* applied since the start */
+	uint64_t heartbeat;
+	int64_t last_apply_us, gap_max_us, gap_window_us, gap_last_max_us;
+	struct engine_fold fold;
+	struct engine_training training;
+	struct engine_checkpoint checkpoint;
+	struct engine_rates rates;
+	int64_t status_us;
+	char backend_reason[256];
+	char skipped[1024];       /* damaged checkpoints that recovery passed over */
+
+	/* from other threads */
+	pthread_t thread;
+	int started;
+	atomic_int stop;           /* 1: stop with a checkpoint, 2: without */
+	atomic_int ended;
+	int end_fd;
+	int fatal;
+	char fatal_text[512];
+	pthread_mutex_t mutex;     /* everything below */
+	pthread_cond_t changed;
+	struct engine_status status;
+	struct query_options query;
+	uint64_t snapshot_wanted, snapshot_done;
+	int snapshot_rc;
+	struct checkpoint_result snapshot_result;
+	char snapshot_error[256];
+	int has_fresh;
+	struct config fresh;
+	int forget_wanted, forget_lift, forget_rc;
+	uint64_t forget_ticket, forget_done;
+	int64_t forget_user;
+};
+
+int64_t engine_mono_us(void);
+/* How long the model has lived over all runs; microseconds, never steps back; [any]. */
+int64_t engine_model_clock_us(const struct engine *engine);
+
+/* Applies what waits, at most `budget_us`; returns batches applied or -errno (fatal). */
+int engine_apply(struct engine *engine, int64_t budget_us);
+/* Hands what changed in the state to the learner and the fold-in list. */
+int engine_take_changes(struct engine *engine, int recent);
+
+int engine_fold_open(struct engine *engine);
+void engine_fold_close(struct engine *engine);
+int engine_fold_grow(struct engine *engine);
+/* Folds waiting users in, at most `budget_us`. Returns users folded in. */
+int engine_fold_in(struct engine *engine, int64_t budget_us);
+/* Fits old personal rows again, oldest first. */
+int engine_refresh(struct engine *engine, int64_t budget_us);
+/* Fits the global intercept anew from the sample. */
+void engine_fit_intercept(struct engine *engine);
+/* Lists the personal rows of a recovered state by age. */
+int engine_fold_recover(struct engine *engine, const struct tables *tables);
+
+/* One training slice; returns triples trained. */
+uint64_t engine_train_slice(struct engine *engine, int64_t budget_us);
+/* Publishes when due (or when `force`); 1 published, 0 not now. */
+int engine_publish(struct engine *engine, int force);
+
+/* Starts a checkpoint when due or asked for, finishes a written one. */
+void engine_checkpoint_step(struct engine *engine);
+void engine_checkpoint_last(struct engine *engine); /* at stop */
+void engine_checkpoint_close(struct engine *engine);
+
+void engine_status_refresh(struct engine *engine, const char *phase);
+void engine_status_tick(struct engine *engine);
+
+#endif

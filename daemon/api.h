@@ -57,7 +57,7 @@ struct api_request {
 struct api_response {
 	unsigned code;
 	const char *content_type; /* constant */
-	const char *allow;        /* for 405; constant; else NULL */
+	char allow[32];           /* for 405: "GET, HEAD"; else "" */
 	char *body;               /* malloc'd; NULL: out of memory, send an empty 500 */
 	size_t len;
 };

@@ -79,7 +79,7 @@ const struct option config_options[] = {
 	 "auto takes the GPU where there is one. cuda makes a missing GPU an error."},
 	{"training.emb_dim", OPTION_U32, 0, FIELD(learn.emb_dim), 1, 512, "64", NULL, NULL, NULL,
 	 "Length of a user's and an item's vector. Fixed for a data directory once it exists."},
-	{"training.seed", OPTION_U64, 0, FIELD(learn.seed), 0, 9007199254740992.0, "42", NULL, NULL, NULL, "Seed of everything random."},
+	{"training.seed", OPTION_U64, 0, FIELD(learn.seed), 0, 9007199254740991.0, "42", NULL, NULL, NULL, "Seed of everything random."},
 	{"training.threads", OPTION_U32, 0, FIELD(learn.threads), 1, 256, "1", NULL, "threads", NULL, "CPU threads that train."},
 	{"training.deterministic", OPTION_BOOL, 0, FIELD(learn.deterministic), 0, 0, "false", NULL, NULL, NULL,
 	 "Synchronous batches: slower, bit-identical for the same lines in the same order."},

@@ -1,0 +1,406 @@
+/*
+ * test_config.c: the option table from all sides: defaults, every kind of bad value (FAILURES row 49), reload, and that the two files written from the
+ * table stand in the tree as it would write them now. RECD_UPDATE=1 writes those files instead of comparing. Runs in the repository's root.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/config.h"
+#include "daemon/config_table.h"
+
+static char dir[] = "/tmp/recd-test-config-XXXXXX";
+static char path[64];
+static char errstr[1024];
+
+#define WATCHES "sources = { watch_stats = { files = \"/logs/w.jsonl\"; }; };\n"
+
+static void write_file(const char *text, size_t len)
+{
+	FILE *file = fopen(path, "w");
+
+	assert_non_null(file);
+	assert_int_equal(fwrite(text, 1, len, file), len);
+	assert_int_equal(fclose(file), 0);
+}
+
+static int load(const char *text, struct config *config)
+{
+	write_file(text, strlen(text));
+	errstr[0] = 0;
+	return config_load(path, config, errstr, sizeof(errstr));
+}
+
+static void assert_loads(const char *text, struct config *config)
+{
+	if (load(text, config) != 0)
+		fail_msg("refused: %s", errstr);
+}
+
+static void test_defaults(void **state)
+{
+	struct config config;
+	char text[512];
+
+	(void)state;
+	config_default(&config);
+	for (size_t i = 0; i < config_options_count; i++) {
+		const struct option *option = &config_options[i];
+		char quoted[128];
+
+		config_value_text(option, &config, text, sizeof(text));
+		if (!option->fallback) {
+			assert_string_equal(text, "");
+			continue;
+		}
+		snprintf(quoted, sizeof(quoted), "\"%s\"", option->fallback);
+		if (strcmp(text, option->fallback) != 0 && strcmp(text, quoted) != 0)
+			fail_msg("%s: the default %s is not within its own range (holds %s)", option->key, option->fallback, text);
+	}
+	assert_int_equal(config.learn.emb_dim, 64);
+	assert_int_equal(config.rules.negative_after_us, 1800 * 1000000ll);
+	assert_int_equal(config.learn.optimizer, OPTIMIZER_ADAGRAD);
+	assert_string_equal(config.socket_path, "/run/recd/recd.sock");
+	config_free(&config);
+}
+
+static void test_reads_every_kind(void **state)
+{
+	struct config config;
+
+	(void)state;
+	assert_loads("data_dir = \"/srv/recd\";\n"
+	             "log = { level = \"debug\"; format = \"json\"; };\n"
+	             "sources = {\n"
+	             "  watch_stats = { files = [\"/a/*.jsonl\", \"/b.jsonl\"]; from = \"end\"; };\n"
+	             "  impressions = { files = \"/c.jsonl\"; };\n"
+	             "  events = { files = (\"/d.jsonl\"); };\n"
+	             "  dead_letter_bytes_max = 6000000000; # above 32 bits, without the L\n"
+	             "};\n"
+	             "state = { min_pos_completion = 1; negative_after_sec = 60; users_max = 0x10; };\n"
+	             "training = { enabled = false; seed = 9007199254740991L; optimizer = \"sgd\"; learning_rate = .3000000000; publish_share_max = 2.5e-1; };\n",
+	             &config);
+	assert_string_equal(config.path, path);
+	assert_string_equal(config.data_dir, "/srv/recd");
+	assert_string_equal(config.log_level, "debug");
+	assert_string_equal(config.log_format, "json");
+	assert_int_equal(config.streams[STREAM_WATCHES].n_files, 2);
+	assert_string_equal(config.streams[STREAM_WATCHES].files[1], "/b.jsonl");
+	assert_int_equal(config.streams[STREAM_WATCHES].from_end, 1);
+	assert_int_equal(config.streams[STREAM_IMPRESSIONS].n_files, 1);
+	assert_string_equal(config.streams[STREAM_EVENTS].files[0], "/d.jsonl");
+	assert_int_equal(config.streams[STREAM_EVENTS].from_end, 0);
+	assert_int_equal(config.streams[STREAM_USERS].n_files, 0);
+	assert_int_equal(config.dead_letter_bytes_max, 6000000000ull);
+	assert_true(config.rules.min_pos_completion == 1.0f);
+	assert_int_equal(config.rules.negative_after_us, 60 * 1000000ll);
+	assert_int_equal(config.state.users_max, 16);
+	assert_int_equal(config.training_enabled, 0);
+	assert_int_equal(config.learn.seed, 9007199254740991ull);
+	assert_int_equal(config.learn.optimizer, OPTIMIZER_SGD);
+	assert_true(config.learn.learning_rate == 0.3f);
+	assert_true(config.publish_share_max == 0.25);
+	assert_int_equal(config.checkpoint_keep, 3); /* untouched: the default */
+	config_free(&config);
+}
+
+/* What is written, and what the one line says of it: the line's number, the key, the reason, and what would be right. */
+struct bad {
+	const char *text;
+	const char *expected; /* after the path */
+};
+
+static const struct bad bad_files[] = {
+	{"", ":1: sources.watch_stats.files: not configured (without watches there is nothing to learn from: "},
+	{"\nsources = {\n impressions = { files = \"/i\"; };\n};", ":2: sources.watch_stats.files: not configured"},
+	{WATCHES "trainig = { };", ":2: trainig: unknown key (did you mean training?)"},
+	{WATCHES "training = {\n\n emb_dmi = 64; };", ":4: training.emb_dmi: unknown key (did you mean training.emb_dim?)"},
+	{WATCHES "training = { min_positives = 4; };", ":2: training.min_positives: unknown key (did you mean personalize.min_positives?)"},
+	{WATCHES "emb_dim = 64;", ":2: emb_dim: unknown key (did you mean training.emb_dim?)"},
+	{"sources = { watch_stat = { files = \"/w\"; }; };", ":1: sources.watch_stat: unknown key (did you mean sources.watch_stats?)"},
+	{WATCHES "zebra = 1;", ":2: zebra: unknown key (docs/CONFIGURATION.md lists all)"},
+	{WATCHES "training = 3;", ":2: training: is not a group (should be training = { ... };)"},
+	{WATCHES "training = { emb_dim = { }; };", ":2: training.emb_dim: is a group { } (should be a whole number, 1 to 512)"},
+	{WATCHES "training = { emb_dim = \"64\"; };", ":2: training.emb_dim: is a string (should be a whole number, 1 to 512)"},
+	{WATCHES "training = { emb_dim = 64.0; };", ":2: training.emb_dim: is a number (should be a whole number, 1 to 512)"},
+	{WATCHES "training = { emb_dim = 0; };", ":2: training.emb_dim: 0 is out of range (should be a whole number, 1 to 512)"},
+	{WATCHES "training = { emb_dim = 513; };", ":2: training.emb_dim: 513 is out of range"},
+	{WATCHES "training = { emb_dim = -64; };", ":2: training.emb_dim: -64 is out of range"},
+	{WATCHES "training = { emb_dim = 4294967360; };", ":2: training.emb_dim: 4294967360 is out of range"},
+	{WATCHES "training = { seed = 99999999999999999999; };", ":2: 99999999999999999999: number too large"},
+	{WATCHES "training = { learning_rate = 1e999; };", ":2: training.learning_rate: inf is out of range (should be a number, 1e-06 to 10)"},
+	{WATCHES "training = { learning_rate = true; };", ":2: training.learning_rate: is true or false (should be a number, "},
+	{WATCHES "training = { enabled = 1; };", ":2: training.enabled: is a whole number (should be true or false)"},
+	{WATCHES "training = { backend = \"gpu\"; };", ":2: training.backend: \"gpu\" is not allowed (should be one of auto, cpu, cuda)"},
+	{WATCHES "training = { backend = \"cp\"; };", ":2: training.backend: \"cp\" is not allowed"},
+	{WATCHES "training = { optimizer = \"adam\"; };", ":2: training.optimizer: \"adam\" is not allowed (should be one of sgd, adagrad)"},
+	{WATCHES "data_dir = \"data\";", ":2: data_dir: \"data\" is not allowed (should be a path that begins with /)"},
+	{WATCHES "data_dir = \"\";", ":2: data_dir: \"\" is not allowed"},
+	{"sources = { watch_stats = { files = [\"logs/w.jsonl\"]; }; };", ":1: sources.watch_stats.files: not allowed (should be a list of paths or patterns"},
+	{"sources = { watch_stats = { files = [1, 2]; }; };", ":1: sources.watch_stats.files: not allowed"},
+	{"sources = { watch_stats = { files = 7; }; };", ":1: sources.watch_stats.files: is a whole number (should be a list of paths"},
+	{WATCHES "sources = { };", ":2: duplicate setting name"},
+	{"sources = { watch_stats = { files = \"/w\"; };\n events = { files = \"/w\"; }; };",
+         ":1: sources.watch_stats.files: \"/w\" stands in sources.events.files too"},
+	{"sources = { watch_stats = { files = [\"/w\", \"/w\"]; }; };", ":1: sources.watch_stats.files: \"/w\" stands in sources.watch_stats.files too"},
+	{WATCHES "server = { socket = \"/run/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345\"; };",
+         ":2: server.socket: 111 bytes long (a socket's path has at most 107)"},
+	{WATCHES "server = { socket = \"/run/recd/\"; };", ":2: server.socket: names a directory"},
+	{WATCHES "checkpoint = { keep = 2; };", ":2: checkpoint.keep: 2 is out of range (should be a whole number, 3 to 1000)"},
+	{WATCHES "personalize = { max_age_sec = 1; };\ntraining = { publish_interval_ms = 2000; };", ":2: personalize.max_age_sec: shorter than"},
+	{WATCHES "\n@include \"/tmp\"\n", ":3: @include is not supported"},
+	{WATCHES "training = { emb_dim 64; };", ":2: syntax error (a setting is written `name = value;`)"},
+	{"\xff\xfe", ":1: syntax error"},
+};
+
+static void test_bad_files(void **state)
+{
+	struct config config;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad_files) / sizeof(bad_files[0]); i++) {
+		char expected[512];
+
+		snprintf(expected, sizeof(expected), "%s%s", path, bad_files[i].expected);
+		assert_int_equal(load(bad_files[i].text, &config), -22);
+		if (strncmp(errstr, expected, strlen(expected)) != 0)
+			fail_msg("%s\n  says:     %s\n  expected: %s", bad_files[i].text, errstr, expected);
+		config_free(&config);
+	}
+}
+
+/* One below the least and one above the greatest value of every number, and both ends themselves. */
+static void test_every_range(void **state)
+{
+	struct config config;
+	char text[512];
+
+	(void)state;
+	for (size_t i = 0; i < config_options_count; i++) {
+		const struct option *option = &config_options[i];
+		const char *dot = strchr(option->key, '.');
+		int whole = option->type == OPTION_U32 || option->type == OPTION_U64 || option->type == OPTION_SECONDS;
+		double step = whole ? 1 : (option->max - option->min) * 1e-3;
+		double values[] = {option->min, option->max, option->min - step, option->max + step};
+
+		if (option->min == option->max) /* no number */
+			continue;
+		assert_non_null(dot);
+		for (int v = 0; v < 4; v++) {
+			int r;
+
+			if (strncmp(option->key, "sources.", 8) == 0)
+				snprintf(text, sizeof(text), "sources = { watch_stats = { files = \"/w\"; }; %s = %.*f; };", dot + 1, whole ? 0 : 9, values[v]);
+			else
+				snprintf(text, sizeof(text), WATCHES "%.*s = { %s = %.*f; };", (int)(dot - option->key), option->key, dot + 1, whole ? 0 : 9,
+				         values[v]);
+			r = load(text, &config);
+			if (v >= 2 ? r != -22 || !strstr(errstr, "out of range") : r == -22 && strstr(errstr, "out of range"))
+				fail_msg("%s = %f: %d %s", option->key, values[v], r, errstr);
+			config_free(&config);
+		}
+	}
+}
+
+static void test_no_file(void **state)
+{
+	struct config config;
+
+	(void)state;
+	assert_int_equal(config_load("/tmp/recd-no-such-file", &config, errstr, sizeof(errstr)), -2);
+	assert_string_equal(errstr, "/tmp/recd-no-such-file: No such file or directory");
+	config_free(&config);
+	assert_int_equal(config_load("/tmp", &config, errstr, sizeof(errstr)), -22);
+	assert_string_equal(errstr, "/tmp: not a regular file");
+	config_free(&config);
+	write_file(WATCHES "log = { \0 };", sizeof(WATCHES "log = { \0 };"));
+	assert_int_equal(config_load(path, &config, errstr, sizeof(errstr)), -22);
+	assert_non_null(strstr(errstr, ":2: the file holds a NUL byte"));
+	config_free(&config);
+}
+
+/* The scan that completes numbers must leave names, strings and comments as they are. */
+static void test_text_is_kept(void **state)
+{
+	struct config config;
+
+	(void)state;
+	assert_loads("\xef\xbb\xbf# 6000000000 @include\n/* @include \" 6000000000 */ // \"6000000000\n"
+	             "sources = { watch_stats = { files = [\"/w6000000000 @include #\\\" /* x\"]; }; };\n"
+	             "state = { users_max = 100000000; }; # 1\n",
+	             &config);
+	assert_string_equal(config.streams[STREAM_WATCHES].files[0], "/w6000000000 @include #\" /* x");
+	assert_int_equal(config.state.users_max, 100000000);
+	config_free(&config);
+}
+
+static void test_reload(void **state)
+{
+	struct config config;
+	struct config fresh;
+	char ignored[256];
+
+	(void)state;
+	assert_loads(WATCHES, &config);
+	assert_loads("sources = { watch_stats = { files = \"/other\"; from = \"end\"; }; };\n"
+	             "log = { level = \"debug\"; format = \"json\"; };\n"
+	             "state = { min_pos_completion = 0.7; negative_after_sec = 5; users_max = 7; };\n"
+	             "training = { emb_dim = 32; learning_rate = 0.0500001; enabled = false; publish_share_max = 0.2; };\n"
+	             "checkpoint = { copy_bytes_max = 6000000000; };\n",
+	             &fresh);
+	config_reload(&config, &fresh, ignored, sizeof(ignored));
+	config_free(&fresh); /* what was taken over is a copy */
+	assert_string_equal(ignored, "log.format, sources.watch_stats.files, sources.watch_stats.from, state.users_max, training.emb_dim");
+	assert_string_equal(config.log_level, "debug");
+	assert_string_equal(config.log_format, "plain");
+	assert_string_equal(config.streams[STREAM_WATCHES].files[0], "/logs/w.jsonl");
+	assert_true(config.rules.min_pos_completion == 0.7f);
+	assert_int_equal(config.rules.negative_after_us, 5000000);
+	assert_int_equal(config.state.users_max, 2000000);
+	assert_int_equal(config.learn.emb_dim, 64);
+	assert_true(config.learn.learning_rate == 0.0500001f);
+	assert_int_equal(config.training_enabled, 0);
+	assert_true(config.publish_share_max == 0.2);
+	assert_int_equal(config.cut_copy_bytes_max, 6000000000ull);
+	config_free(&config);
+
+	assert_loads(WATCHES, &config);
+	assert_loads(WATCHES "log = { level = \"warn\"; };", &fresh);
+	config_reload(&config, &fresh, ignored, sizeof(ignored));
+	assert_string_equal(ignored, "");
+	config_free(&fresh);
+	config_free(&config);
+}
+
+/* ---- the files written from the table ---- */
+
+static char *written_by(void (*write_it)(FILE *out))
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	assert_non_null(out);
+	write_it(out);
+	assert_int_equal(fclose(out), 0);
+	return text;
+}
+
+static void assert_file_is(const char *name, void (*write_it)(FILE *out))
+{
+	char *expected = written_by(write_it);
+	size_t size = strlen(expected) + 2;
+	char *found = calloc(1, size);
+	FILE *file;
+
+	assert_non_null(found);
+	if (getenv("RECD_UPDATE")) {
+		file = fopen(name, "w");
+		assert_non_null(file);
+		fputs(expected, file);
+		assert_int_equal(fclose(file), 0);
+	}
+	file = fopen(name, "r");
+	if (!file)
+		fail_msg("%s cannot be opened", name);
+	(void)!fread(found, 1, size - 1, file);
+	fclose(file);
+	if (strcmp(found, expected) != 0) {
+		size_t at = 0;
+		unsigned line = 1;
+
+		for (; found[at] == expected[at]; at++)
+			line += found[at] == '\n';
+		fail_msg("%s differs from the option table in line %u (run this test with RECD_UPDATE=1)", name, line);
+	}
+	free(found);
+	free(expected);
+}
+
+static void test_docs(void **state)
+{
+	(void)state;
+	assert_file_is("docs/CONFIGURATION.md", config_write_docs);
+}
+
+/* conf/recd.conf is as the table writes it; it loads; and with every option's # taken away it still says nothing but the defaults. */
+static void test_example(void **state)
+{
+	struct config defaults;
+	struct config config;
+	char *text;
+	char *all;
+	size_t n = 0;
+	size_t options = 0;
+
+	(void)state;
+	assert_file_is("conf/recd.conf", config_write_example);
+	if (config_load("conf/recd.conf", &config, errstr, sizeof(errstr)) != 0)
+		fail_msg("%s", errstr);
+	assert_int_equal(config.streams[STREAM_CATALOGUE].n_files, 1);
+	assert_int_equal(config.streams[STREAM_USERS].n_files, 0);
+	config_free(&config);
+
+	text = written_by(config_write_example);
+	all = calloc(1, strlen(text) + 1);
+	assert_non_null(all);
+	for (const char *at = text; *at; at++) {
+		int option = *at == '#' && at[1] != ' ';
+
+		options += (size_t)option;
+		if (!option)
+			all[n++] = *at;
+	}
+	assert_int_equal(options, config_options_count - 4); /* four streams stand there live */
+	assert_loads(all, &config);
+	config_default(&defaults);
+	for (size_t i = 0; i < config_options_count; i++) {
+		if (config_options[i].type == OPTION_GLOBS) {
+			char value[256];
+
+			config_value_text(&config_options[i], &config, value, sizeof(value));
+			assert_string_equal(value, config_options[i].example);
+		} else if (!config_option_equal(&config_options[i], &config, &defaults)) {
+			fail_msg("%s in conf/recd.conf is not the default", config_options[i].key);
+		}
+	}
+	config_free(&defaults);
+	config_free(&config);
+	free(all);
+	free(text);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof(path), "%s/recd.conf", dir);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	unlink(path);
+	return rmdir(dir);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_reads_every_kind), cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_every_range), cmocka_unit_test(test_no_file), cmocka_unit_test(test_text_is_kept),
+		cmocka_unit_test(test_reload), cmocka_unit_test(test_docs), cmocka_unit_test(test_example),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

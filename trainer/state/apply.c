@@ -1,0 +1,252 @@
+/*
+ * apply.c: a batch of events into the facts. The hot path of the engine's thread.
+ *
+ * Everything an event needs lies at random places of a large memory, so a batch goes through in windows, and each window in passes: hash the ids and
+ * ask for their slots; resolve the ids and ask for the users; ask for the places in the users' lists; apply. Memory answers many requests at once.
+ *
+ * An event that says nothing new costs a look and takes no lock. Nothing is allocated per event; blocks of lists come from the slab.
+ */
+#include <errno.h>
+
+#include "trainer/state/internal.h"
+
+#define WINDOW 32u
+#define COMPACT_CHUNKS 8u /* at most this much moving a batch */
+
+struct resolved {
+	const struct event *event;
+	uint64_t user_hash, item_hash;
+	uint32_t user, item; /* STATE_NONE: not to be applied */
+};
+
+static int is_history(const struct event *event)
+{
+	if (event->time_us == STATE_TIME_NONE)
+		return 0;
+	return event->stream == STREAM_WATCHES || event->stream == STREAM_IMPRESSIONS ||
+	       (event->stream == STREAM_EVENTS && event->type < EVENT_OTHER);
+}
+
+static int apply_watch(struct state *state, uint32_t user, uint32_t item, const struct event *event)
+{
+	struct user_record *record = &state->users[user];
+	uint32_t at = list_find(state, record, LIST_WATCHES, item);
+	int known = at != UINT32_MAX;
+	struct watch_fact old, new;
+	int was, r;
+
+	watch_init(&old, item);
+	if (known)
+		old = user_watches(record)[at];
+	new = old;
+	if (!watch_merge(&new, event))
+		return 0;
+	was = known && derive_is_booked(state, user, &old);
+	if (!known) {
+		r = list_reserve(state, user, LIST_WATCHES, record->count[LIST_WATCHES] + 1);
+		if (r < 0)
+			return r;
+	}
+	if (!user_write_begin(state, user))
+		return -ENOMEM;
+	if (known)
+		user_watches(record)[at] = new;
+	else
+		list_append(state, record, LIST_WATCHES, &new);
+	if (new.completion < 0.0f)
+		record->flags |= USER_WAITING;
+	user_write_end(record);
+	if (known)
+		digest_watch(state, event->user_id, &old, -1);
+	digest_watch(state, event->user_id, &new, 1);
+	state->totals.watches += !known;
+	if (!known && new.completion < 0.0f)
+		state->items[item].waiting++;
+	if (known && old.completion < 0.0f && new.completion >= 0.0f)
+		state->items[item].waiting--;
+	r = derive_book(state, user, item, was, derive_is_booked(state, user, &new));
+	return r < 0 ? r : derive_touch(state, user);
+}
+
+static int apply_touch(struct state *state, uint32_t user, uint32_t item, const struct event *event)
+{
+	struct user_record *record = &state->users[user];
+	uint32_t at = list_find(state, record, LIST_TOUCHES, item);
+	int known = at != UINT32_MAX;
+	struct touch_fact old, new;
+
+	touch_init(&old, item);
+	if (known)
+		old = user_touches(record)[at];
+	new = old;
+	if (!touch_merge(&new, event))
+		return 0;
+	if (!known) {
+		int r = list_reserve(state, user, LIST_TOUCHES, record->count[LIST_TOUCHES] + 1);
+		if (r < 0)
+			return r;
+	}
+	if (!user_write_begin(state, user))
+		return -ENOMEM;
+	if (known)
+		user_touches(record)[at] = new;
+	else
+		list_append(state, record, LIST_TOUCHES, &new);
+	user_write_end(record);
+	if (known)
+		digest_touch(state, event->user_id, &old, -1);
+	digest_touch(state, event->user_id, &new, 1);
+	state->totals.touches += !known;
+	return derive_touch(state, user);
+}
+
+static int apply_impression(struct state *state, uint32_t user, uint32_t item, const struct event *event, const char *text)
+{
+	struct impression_fact fact = {.shown_us = event->time_us, .item = item}, evicted;
+	int full, has_evicted = 0;
+	int r;
+
+	fact.position = (uint16_t)(event->position < 0 ? 0 : event->position > UINT16_MAX ? UINT16_MAX : event->position);
+	r = surface_enter(state, text + event->name.offset, event->name.len, &fact.surface, &full);
+	if (r < 0)
+		return r;
+	state->counters.surfaces_full += (uint64_t)full;
+	r = derive_candidate(state, item);
+	if (r < 0)
+		return r;
+	r = impression_add(state, user, &fact, &evicted, &has_evicted);
+	if (r <= 0)
+		return r;
+	if (has_evicted)
+		digest_impression(state, event->user_id, &evicted, -1);
+	digest_impression(state, event->user_id, &fact, 1);
+	state->totals.impressions += !has_evicted;
+	return derive_touch(state, user);
+}
+
+static int apply_catalogue(struct state *state, const struct event *event, const char *text)
+{
+	uint64_t hash = ids_hash(state->item_ids, event->item_id);
+	uint32_t item;
+	int r = history_item_enter(state, event->item_id, hash, &item);
+
+	if (r == -ENOSPC) {
+		state->counters.dropped_item_cap++;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	r = catalogue_put(state, item, text + event->doc.offset, event->doc.len);
+	if (r == 0)
+		r = derive_duration(state, item, event->flags & EVENT_HAS_DURATION ? (float)event->value : 0.0f);
+	if (r == 0)
+		state->counters.events_applied[STREAM_CATALOGUE]++;
+	return r;
+}
+
+/* Indexes of the event's ids, entered when new; STATE_NONE when the event is to be dropped. */
+static int resolve(struct state *state, struct resolved *event)
+{
+	int r = history_user_enter(state, event->event->user_id, event->user_hash, &event->user);
+
+	if (r == -ENOSPC) {
+		state->counters.dropped_user_cap++;
+		event->user = STATE_NONE;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	__builtin_prefetch(&state->users[event->user], 1);
+	r = history_item_enter(state, event->event->item_id, event->item_hash, &event->item);
+	if (r == -ENOSPC) {
+		state->counters.dropped_item_cap++;
+		event->user = STATE_NONE;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	__builtin_prefetch(&state->items[event->item], 1);
+	return 0;
+}
+
+static void prefetch_lists(const struct state *state, const struct resolved *event)
+{
+	const struct user_record *user = &state->users[event->user];
+
+	if (event->event->stream == STREAM_IMPRESSIONS)
+		impression_prefetch(state, user);
+	else
+		list_prefetch(state, user, event->event->stream == STREAM_WATCHES ? LIST_WATCHES : LIST_TOUCHES);
+}
+
+static int apply_resolved(struct state *state, const struct resolved *event, const char *text)
+{
+	if (state->users[event->user].flags & USER_FORGOTTEN) {
+		state->counters.dropped_forgotten++;
+		return 0;
+	}
+	state->counters.events_applied[event->event->stream]++;
+	switch (event->event->stream) {
+	case STREAM_WATCHES:
+		return apply_watch(state, event->user, event->item, event->event);
+	case STREAM_EVENTS:
+		return apply_touch(state, event->user, event->item, event->event);
+	default:
+		return apply_impression(state, event->user, event->item, event->event, text);
+	}
+}
+
+/* Events of other kinds: catalogue lines, users (read by nobody), types not known yet. */
+static int apply_other(struct state *state, const struct event *event, const char *text)
+{
+	if (event->stream == STREAM_CATALOGUE)
+		return apply_catalogue(state, event, text);
+	if (event->stream < STREAM_COUNT)
+		state->counters.events_applied[event->stream]++;
+	return 0;
+}
+
+static int apply_window(struct state *state, const struct event *events, uint32_t n, const char *text)
+{
+	struct resolved window[WINDOW];
+	uint32_t m = 0;
+	int r = 0;
+
+	for (uint32_t i = 0; i < n && r == 0; i++) {
+		const struct event *event = &events[i];
+		if (event->stream != STREAM_CATALOGUE && event->stream != STREAM_USERS && event->time_us > state->time_max_us)
+			state->time_max_us = event->time_us;
+		if (!is_history(event)) {
+			r = apply_other(state, event, text);
+			continue;
+		}
+		window[m].event = event;
+		window[m].user_hash = ids_hash(state->user_ids, event->user_id);
+		window[m].item_hash = ids_hash(state->item_ids, event->item_id);
+		ids_prefetch(state->user_ids, window[m].user_hash);
+		ids_prefetch(state->item_ids, window[m].item_hash);
+		m++;
+	}
+	for (uint32_t i = 0; i < m && r == 0; i++)
+		r = resolve(state, &window[i]);
+	for (uint32_t i = 0; i < m && r == 0; i++)
+		if (window[i].user != STATE_NONE)
+			prefetch_lists(state, &window[i]);
+	for (uint32_t i = 0; i < m && r == 0; i++)
+		if (window[i].user != STATE_NONE)
+			r = apply_resolved(state, &window[i], text);
+	return r;
+}
+
+int state_apply(struct state *state, const struct event_batch *batch)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < batch->n_events && r == 0; i += WINDOW) {
+		uint32_t left = batch->n_events - i;
+		r = apply_window(state, batch->events + i, left < WINDOW ? left : WINDOW, batch->text);
+	}
+	history_compact(state, COMPACT_CHUNKS);
+	state_publish(state);
+	return r;
+}

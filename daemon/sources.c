@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/log.h"
+
 #define POLL_TIMEOUT_MS 200
 #define FREE_TIMEOUT_MS 200
 
@@ -30,7 +32,6 @@ struct source_set {
 	struct source_thread threads[STREAM_COUNT];
 	size_t n;
 	struct queue_set *queues;
-	sources_log_fn log;
 	atomic_int stop;
 };
 
@@ -38,14 +39,15 @@ struct source_set {
 static void log_changes(struct source_thread *t)
 {
 	struct source_status status;
-	char text[640];
 
 	source_status(t->source, &status);
 	if (status.degraded == t->was_degraded)
 		return;
 	t->was_degraded = status.degraded;
-	snprintf(text, sizeof(text), "source %s: %s", status.name, status.degraded ? status.reason : "well again");
-	t->set->log(status.degraded ? 4 : 6, text);
+	if (status.degraded)
+		log_warn("source %s: %s", status.name, status.reason);
+	else
+		log_info("source %s: well again", status.name);
 }
 
 static void *source_thread(void *arg)
@@ -68,10 +70,7 @@ static void *source_thread(void *arg)
 			queue_give_back(set->queues, batch);
 		log_changes(t);
 		if (rc < 0 && rc != -EAGAIN) {
-			char text[640];
-
-			snprintf(text, sizeof(text), "source %s stopped: %s", event_stream_name(t->stream), t->error);
-			set->log(3, text);
+			log_error("source %s stopped: %s", event_stream_name(t->stream), t->error);
 			atomic_store(&t->failed, 1);
 			break;
 		}
@@ -80,7 +79,7 @@ static void *source_thread(void *arg)
 }
 
 int source_set_open(const struct config *config, const struct source_position *positions, size_t n_positions, struct queue_set *queues,
-                    sources_log_fn log, struct source_set **ret_sources, char *errstr, size_t errstr_size)
+                    struct source_set **ret_sources, char *errstr, size_t errstr_size)
 {
 	struct source_set *set = calloc(1, sizeof(*set));
 	int rc = 0;
@@ -88,7 +87,6 @@ int source_set_open(const struct config *config, const struct source_position *p
 	if (set == NULL)
 		return -ENOMEM;
 	set->queues = queues;
-	set->log = log;
 	for (int s = 0; rc == 0 && s < STREAM_COUNT; s++) {
 		const struct config_stream *stream = &config->streams[s];
 		struct source_files_config files = {

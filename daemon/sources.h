@@ -10,12 +10,9 @@
 
 struct source_set;
 
-/* Called from a source's thread: what an operator should read. level: a syslog priority (3 error, 4 warning, 6 info). */
-typedef void (*sources_log_fn)(int level, const char *text);
-
 /* Opens the sources that the configuration names, from the positions of the cut. Threads do not run yet. 0 or -errno. */
 int source_set_open(const struct config *config, const struct source_position *positions, size_t n_positions, struct queue_set *queues,
-                    sources_log_fn log, struct source_set **ret_sources, char *errstr, size_t errstr_size);
+                    struct source_set **ret_sources, char *errstr, size_t errstr_size);
 int source_set_start(struct source_set *sources, char *errstr, size_t errstr_size);
 size_t source_set_count(const struct source_set *sources);
 /* Status of source i; any thread. Its heartbeat also grows while the thread waits for a free batch: a full queue is not a hang. */

@@ -5,7 +5,7 @@
 #ifndef DAEMON_RECCTL_COMMANDS_H
 #define DAEMON_RECCTL_COMMANDS_H
 
-#define RECCTL_VERSION "0.1.0"
+#define RECCTL_VERSION RECD_VERSION
 
 /* In the order of the help page. */
 #define RECCTL_COMMANDS(X) \

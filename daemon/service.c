@@ -1,0 +1,400 @@
+/*
+ * service.c: brings the daemon up, minds it, takes it down. Main thread.
+ *
+ * Order up: signals blocked, data directory and its lock, server (answers /healthz and /readyz from here on), recovery, sources, engine, READY. Order down:
+ * sources, engine with its last checkpoint, server. A second SIGTERM gives the last checkpoint up: what was applied since the one before is read again.
+ * The watchdog is pinged only when the heartbeats of the engine and of every source have moved since the last ping.
+ */
+#include "daemon/service.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/engine.h"
+#include "daemon/lock.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/server.h"
+#include "daemon/sources.h"
+
+#define TICK_MS 1000
+#define EXTEND_SEC 60
+
+struct service {
+	struct config config;
+	pthread_mutex_t reload_mutex;
+	int data_dir_fd, lock_fd, signal_fd;
+	struct server *server;
+	struct queue_set *queues;
+	struct engine *engine;
+	struct source_set *sources;
+	pthread_mutex_t mutex; /* sources: the server's threads ask for them */
+	uint64_t beats[STREAM_COUNT + 1]; /* heartbeats at the last ping; engine last */
+	int64_t pinged_us;
+	int64_t checkpoint_errors_logged;
+	uint32_t checkpoint_logged;
+	char trouble_logged[160];
+	int stopping;
+};
+
+static int64_t mono_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static void beat(void *ctx, const char *what)
+{
+	struct service *s = ctx;
+	char text[128];
+
+	snprintf(text, sizeof(text), "loading the checkpoint: %s", what);
+	server_set_waiting_for(s->server, text);
+	notify_extend_timeout(EXTEND_SEC, text);
+}
+
+/* -- callbacks of the server's threads -- */
+
+static int reload(void *ctx, char *ret_text, size_t ret_text_size)
+{
+	struct service *s = ctx;
+	struct config fresh;
+	char ignored[512];
+	int rc;
+
+	pthread_mutex_lock(&s->reload_mutex);
+	rc = config_load(s->config.path, &fresh, ret_text, ret_text_size);
+	if (rc == 0) {
+		config_reload(&s->config, &fresh, ignored, sizeof(ignored));
+		log_setup(s->config.log_level, s->config.log_format);
+		engine_reconfigure(s->engine, &s->config);
+		snprintf(ret_text, ret_text_size, "configuration reloaded%s%s", ignored[0] != '\0' ? "; needs a restart: " : "", ignored);
+		log_info("%s", ret_text);
+	} else {
+		log_error("reload refused, the old configuration stays: %s", ret_text);
+	}
+	config_free(&fresh);
+	pthread_mutex_unlock(&s->reload_mutex);
+	return rc;
+}
+
+static size_t list_sources(void *ctx, struct source_status *ret_sources, size_t max)
+{
+	struct service *s = ctx;
+	size_t n = 0;
+
+	pthread_mutex_lock(&s->mutex);
+	if (s->sources != NULL)
+		for (; n < source_set_count(s->sources) && n < max; n++)
+			source_set_status(s->sources, n, &ret_sources[n]);
+	pthread_mutex_unlock(&s->mutex);
+	return n;
+}
+
+/* -- up -- */
+
+static int open_signals(struct service *s)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return s->signal_fd < 0 ? -errno : 0;
+}
+
+static int open_data_dir(struct service *s)
+{
+	char errstr[512];
+	int rc = 0;
+
+	if (mkdir(s->config.data_dir, 0750) < 0 && errno != EEXIST)
+		rc = -errno;
+	if (rc == 0) {
+		s->data_dir_fd = open(s->config.data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (s->data_dir_fd < 0)
+			rc = -errno;
+	}
+	if (rc < 0) {
+		log_error("data_dir %s: %s", s->config.data_dir, strerror(-rc));
+		return rc;
+	}
+	rc = lock_take(s->data_dir_fd, s->config.data_dir, &s->lock_fd, errstr, sizeof(errstr));
+	if (rc < 0)
+		log_error("%s", errstr);
+	return rc;
+}
+
+static int open_server(struct service *s)
+{
+	const struct api_context context = { .ctx = s, .reload = reload, .sources = list_sources, .queues = s->queues };
+	char errstr[512];
+	const int rc = server_start(&s->config, &context, &s->server, errstr, sizeof(errstr));
+
+	if (rc < 0)
+		log_error("%s", errstr);
+	return rc;
+}
+
+static int open_queues(struct service *s)
+{
+	int enabled[STREAM_COUNT];
+	int rc;
+
+	for (int i = 0; i < STREAM_COUNT; i++)
+		enabled[i] = s->config.streams[i].n_files > 0;
+	rc = queue_set_new(s->config.queue_batches, enabled, &s->queues);
+	if (rc < 0)
+		log_error("queues: %s", strerror(-rc));
+	return rc;
+}
+
+static int recover(struct service *s)
+{
+	char errstr[2048];
+	int rc;
+
+	rc = engine_open(&s->config, s->data_dir_fd, s->queues, beat, s, &s->engine, errstr, sizeof(errstr));
+	if (rc < 0) {
+		log_error("%s", errstr);
+		return rc;
+	}
+	for (const char *line = engine_skipped_checkpoints(s->engine); *line != '\0';) {
+		const size_t len = strcspn(line, "\n");
+
+		log_error("damaged checkpoint passed over: %.*s", (int)len, line);
+		line += len + (line[len] == '\n');
+	}
+	return 0;
+}
+
+static int start_all(struct service *s)
+{
+	struct engine_status status;
+	struct source_set *sources = NULL;
+	const struct source_position *positions;
+	char errstr[512];
+	size_t n;
+	int rc;
+
+	positions = engine_positions(s->engine, &n);
+	rc = source_set_open(&s->config, positions, n, s->queues, &sources, errstr, sizeof(errstr));
+	if (rc == 0)
+		rc = engine_start(s->engine, errstr, sizeof(errstr));
+	if (rc == 0)
+		rc = source_set_start(sources, errstr, sizeof(errstr));
+	pthread_mutex_lock(&s->mutex);
+	s->sources = sources;
+	pthread_mutex_unlock(&s->mutex);
+	if (rc < 0) {
+		log_error("%s", errstr);
+		return rc;
+	}
+	engine_get_status(s->engine, &status);
+	s->checkpoint_logged = status.checkpoint_number;
+	if (status.checkpoint_number != 0)
+		log_info("recovered checkpoint %u: %u users, %u items, %llu positives", status.checkpoint_number, status.n_users, status.n_items,
+		         (unsigned long long)status.n_positives);
+	else
+		log_info("first start: no checkpoint in %s", s->config.data_dir);
+	if (status.backend_reason[0] != '\0')
+		log_info("training on %s: %s", status.backend, status.backend_reason);
+	server_set_engine(s->server, s->engine);
+	notify_ready("consuming");
+	log_info("ready: answering on %s", s->config.socket_path);
+	return 0;
+}
+
+/* -- running -- */
+
+/* Pings the watchdog when everything that should move has moved. */
+static void mind_watchdog(struct service *s, const struct engine_status *status)
+{
+	const uint64_t interval_us = notify_watchdog_interval_us();
+	struct source_status sources[STREAM_COUNT];
+	const size_t n = list_sources(s, sources, STREAM_COUNT);
+
+	if (interval_us == 0 || mono_us() - s->pinged_us < (int64_t)interval_us)
+		return;
+	if (status->heartbeat == s->beats[STREAM_COUNT])
+		return;
+	for (size_t i = 0; i < n; i++)
+		if (sources[i].heartbeat == s->beats[i] && !sources[i].degraded)
+			return;
+	s->beats[STREAM_COUNT] = status->heartbeat;
+	for (size_t i = 0; i < n; i++)
+		s->beats[i] = sources[i].heartbeat;
+	s->pinged_us = mono_us();
+	notify_watchdog();
+}
+
+static void log_news(struct service *s, const struct engine_status *status)
+{
+	if (status->checkpoint_failures > 0 && (int64_t)status->checkpoint_failures != s->checkpoint_errors_logged)
+		log_error("checkpoint failed (%llu in a row): %s; the last good one is %u", (unsigned long long)status->checkpoint_failures,
+		          status->checkpoint_error, status->checkpoint_number);
+	s->checkpoint_errors_logged = (int64_t)status->checkpoint_failures;
+	if (status->checkpoint_number != s->checkpoint_logged)
+		log_info("checkpoint %u durable: %.1f MB in %lld ms", status->checkpoint_number, (double)status->checkpoint_bytes / 1e6,
+		         (long long)status->checkpoint_duration_ms);
+	s->checkpoint_logged = status->checkpoint_number;
+	if (strcmp(status->training_trouble, s->trouble_logged) != 0)
+		log_error("training: %s", status->training_trouble);
+	snprintf(s->trouble_logged, sizeof(s->trouble_logged), "%s", status->training_trouble);
+}
+
+static void tick(struct service *s)
+{
+	struct engine_status status;
+
+	engine_get_status(s->engine, &status);
+	mind_watchdog(s, &status);
+	log_news(s, &status);
+	if (s->stopping)
+		notify_extend_timeout(EXTEND_SEC, "writing the last checkpoint");
+	else
+		notify_status("%u users, %u items, %llu positives; %.0f lines/s, %.2f M triples/s%s; generation %llu, checkpoint %u", status.n_users,
+		              status.n_items, (unsigned long long)status.n_positives, status.apply_per_sec, status.triples_per_sec / 1e6,
+		              status.training_resting ? " (resting)" : "", (unsigned long long)status.generation, status.checkpoint_number);
+}
+
+static void begin_stop(struct service *s)
+{
+	struct source_set *sources = s->sources;
+
+	if (s->stopping++ > 0) {
+		log_warn("stopping at once, without a last checkpoint");
+		engine_request_stop(s->engine, 1);
+		return;
+	}
+	log_info("stopping: sources first, then a last checkpoint");
+	notify_stopping("stopping");
+	pthread_mutex_lock(&s->mutex);
+	s->sources = NULL;
+	pthread_mutex_unlock(&s->mutex);
+	queue_set_close(s->queues);
+	source_set_close(sources);
+	engine_request_stop(s->engine, 0);
+}
+
+static void take_signals(struct service *s)
+{
+	struct signalfd_siginfo info;
+	char text[1024];
+
+	while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo != SIGHUP) {
+			begin_stop(s);
+			continue;
+		}
+		if (s->stopping)
+			continue;
+		notify_reloading();
+		(void)reload(s, text, sizeof(text)); /* logged there */
+		notify_ready("consuming");
+	}
+}
+
+static int run_until_ended(struct service *s)
+{
+	const uint64_t interval_us = notify_watchdog_interval_us();
+	const int timeout_ms = interval_us != 0 && interval_us / 1000 < TICK_MS ? (int)(interval_us / 1000) : TICK_MS;
+	struct pollfd fds[2] = { { .fd = s->signal_fd, .events = POLLIN }, { .fd = engine_end_fd(s->engine), .events = POLLIN } };
+	char errstr[512];
+	int error = 0;
+
+	while (!engine_ended(s->engine, &error, errstr, sizeof(errstr))) {
+		if (poll(fds, 2, timeout_ms) < 0 && errno != EINTR)
+			return -errno;
+		take_signals(s);
+		tick(s);
+	}
+	tick(s);
+	if (error < 0)
+		log_error("the engine stopped: %s; the last good checkpoint stays", errstr);
+	return error;
+}
+
+static void close_all(struct service *s)
+{
+	if (s->server != NULL)
+		server_set_engine(s->server, NULL);
+	if (s->sources != NULL) {
+		struct source_set *sources = s->sources;
+
+		pthread_mutex_lock(&s->mutex);
+		s->sources = NULL;
+		pthread_mutex_unlock(&s->mutex);
+		queue_set_close(s->queues);
+		source_set_close(sources);
+	}
+	server_stop(s->server);
+	if (s->engine != NULL)
+		engine_request_stop(s->engine, 1);
+	engine_close(s->engine);
+	queue_set_free(s->queues);
+	lock_release(s->lock_fd);
+	if (s->data_dir_fd >= 0)
+		close(s->data_dir_fd);
+	if (s->signal_fd >= 0)
+		close(s->signal_fd);
+	pthread_mutex_destroy(&s->mutex);
+	pthread_mutex_destroy(&s->reload_mutex);
+	config_free(&s->config);
+}
+
+static int exit_code(int rc)
+{
+	switch (rc) {
+	case 0:
+		return EXIT_OK;
+	case -EUCLEAN:
+	case -EMEDIUMTYPE:
+	case -EBUSY:
+		return EXIT_DATA_REFUSED;
+	case -EINVAL:
+	case -ENODEV:
+		return EXIT_USAGE;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+int service_run(struct config *config)
+{
+	struct service s = { .config = *config, .data_dir_fd = -1, .lock_fd = -1, .signal_fd = -1 };
+	int rc;
+
+	pthread_mutex_init(&s.mutex, NULL);
+	pthread_mutex_init(&s.reload_mutex, NULL);
+	log_setup(s.config.log_level, s.config.log_format);
+	rc = open_signals(&s);
+	if (rc == 0)
+		rc = open_data_dir(&s);
+	if (rc == 0)
+		rc = open_queues(&s);
+	if (rc == 0)
+		rc = open_server(&s);
+	if (rc == 0)
+		rc = recover(&s);
+	if (rc == 0)
+		rc = start_all(&s);
+	if (rc == 0)
+		rc = run_until_ended(&s);
+	close_all(&s);
+	return exit_code(rc);
+}

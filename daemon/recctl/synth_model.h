@@ -13,7 +13,7 @@
  *
  * Drawing by taste needs no table of users x items: |genres|^2 affinity^2 is the sum over all ordered pairs (g, h) of the title's genres of
  * pref(g) pref(h). So a pair is drawn first (from the user's 18 preferences and an 18 x 18 table of the catalogue), then a title that has both, from an
- * alias table for the pair. Memory: about 90 bytes a title (250 at most) and 300 bytes a user, timeline included.
+ * alias table for the pair. Memory: about 75 bytes a title (105 at most) and 230 bytes a user, timeline included.
  */
 #ifndef DAEMON_RECCTL_SYNTH_MODEL_H
 #define DAEMON_RECCTL_SYNTH_MODEL_H

@@ -110,7 +110,8 @@ static void append_ids(struct torch_writer *writer, unsigned tensor, uint32_t n)
 	}
 }
 
-static int write_tensors(struct synth_oracle *oracle, struct torch_writer *writer, float *row, struct progress *progress)
+static int write_tensors(struct synth_oracle *oracle, struct torch_writer *writer, float *row, struct progress *progress,
+                         const volatile sig_atomic_t *stop)
 {
 	const struct synth_model *model = oracle->model;
 
@@ -119,50 +120,77 @@ static int write_tensors(struct synth_oracle *oracle, struct torch_writer *write
 	for (uint32_t u = 0; u < model->n_users; u++) {
 		synth_oracle_row(oracle, u, row);
 		int rc = torch_writer_append(writer, 2, row, model->n_items * sizeof(*row));
-		if (rc)
-			return rc;
+		if (rc || (stop && *stop))
+			return rc ? rc : -EINTR;
 		if (progress)
 			progress_update(progress, u);
 	}
 	return 0;
 }
 
-int synth_oracle_write(struct synth_oracle *oracle, const char *path, struct progress *progress, char *errstr, size_t errstr_size)
+/* Opens the directory of a path. *ret_name: the last component. The descriptor, or -errno. */
+static int open_parent(const char *path, const char **ret_name)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[4096] = ".";
+
+	*ret_name = slash ? slash + 1 : path;
+	if (slash) {
+		size_t len = slash == path ? 1 : (size_t)(slash - path);
+
+		if (len >= sizeof(dir))
+			return -ENAMETOOLONG;
+		memcpy(dir, path, len);
+		dir[len] = '\0';
+	}
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int synth_oracle_write(struct synth_oracle *oracle, const char *path, struct progress *progress, const volatile sig_atomic_t *stop,
+                       char *errstr, size_t errstr_size)
 {
 	const struct synth_model *model = oracle->model;
 	const uint64_t users = model->n_users, items = model->n_items, shape[2] = { users, items };
 	struct torch_writer *writer = torch_writer_new(1u << 20);
 	float *row = malloc(model->n_items * sizeof(*row));
-	char temporary[4096], number[64];
-	int rc = -ENOMEM;
+	char temporary[64], number[64];
+	const char *name;
+	int rc = -ENOMEM, dir_fd = open_parent(path, &name);
 
+	if (dir_fd < 0) {
+		rc = dir_fd;
+		snprintf(errstr, errstr_size, "%s: cannot open its directory: %s", path, strerror(-rc));
+		goto out;
+	}
 	snprintf(errstr, errstr_size, "out of memory");
 	if (!writer || !row)
 		goto out;
-	rc = -ENAMETOOLONG;
-	if (snprintf(temporary, sizeof(temporary), "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof(temporary)) {
-		snprintf(errstr, errstr_size, "%.64s...: path too long", path);
-		goto out;
-	}
+	snprintf(temporary, sizeof(temporary), ".oracle.%ld.tmp", (long)getpid());
+	unlinkat(dir_fd, temporary, 0); /* left by a killed run that had this number */
 	torch_writer_add_tensor(writer, "user_ids", TORCH_I64, 1, &users);
 	torch_writer_add_tensor(writer, "item_ids", TORCH_I64, 1, &items);
 	torch_writer_add_tensor(writer, "chance", TORCH_F32, 2, shape);
-	snprintf(number, sizeof(number), "%.17g", oracle->threshold);
+	snprintf(number, sizeof(number), "%g", oracle->threshold);
 	torch_writer_add_string(writer, "min_pos_completion", number);
 	snprintf(number, sizeof(number), "%" PRIu64, model->seed);
 	torch_writer_add_string(writer, "seed", number);
-	rc = torch_writer_begin(writer, AT_FDCWD, temporary, errstr, errstr_size);
+	rc = torch_writer_begin(writer, dir_fd, temporary, errstr, errstr_size);
 	if (rc)
 		goto out;
-	(void)write_tensors(oracle, writer, row, progress); /* a failure is kept and told by finish */
-	rc = torch_writer_finish(writer, errstr, errstr_size);
-	if (!rc && rename(temporary, path)) {
+	rc = write_tensors(oracle, writer, row, progress, stop);
+	if (rc == -EINTR)
+		goto out;
+	rc = torch_writer_finish(writer, errstr, errstr_size); /* tells the first failure of write_tensors too */
+	if (!rc && renameat(dir_fd, temporary, dir_fd, name)) {
 		rc = -errno;
-		snprintf(errstr, errstr_size, "cannot rename to %s: %s", path, strerror(-rc));
-		unlink(temporary);
+		snprintf(errstr, errstr_size, "%s: cannot rename to it: %s", path, strerror(-rc));
+		unlinkat(dir_fd, temporary, 0);
 	}
 out:
 	torch_writer_free(writer);
 	free(row);
+	if (dir_fd >= 0)
+		close(dir_fd);
 	return rc;
 }

@@ -12,6 +12,8 @@
 #include "daemon/recctl/progress.h"
 #include "daemon/recctl/synth_model.h"
 
+#include <signal.h>
+
 struct synth_oracle;
 
 /* Reads the model, which must outlive it. threshold in [0, 1]. 0 or -ENOMEM. */
@@ -23,8 +25,10 @@ void synth_oracle_row(struct synth_oracle *oracle, uint32_t user, float *chance)
 
 /*
  * Writes a PyTorch file: user_ids int64 [n_users], item_ids int64 [n_items], chance float32 [n_users, n_items], min_pos_completion (string), seed (string).
- * One row in memory at a time. Written under a temporary name and renamed. progress may be NULL. 0 or -errno.
+ * One row in memory at a time. Written under a temporary name and renamed. progress and stop may be NULL; -EINTR when
+ * *stop is set (errstr untouched). 0 or -errno; a failure leaves nothing.
  */
-int synth_oracle_write(struct synth_oracle *oracle, const char *path, struct progress *progress, char *errstr, size_t errstr_size);
+int synth_oracle_write(struct synth_oracle *oracle, const char *path, struct progress *progress, const volatile sig_atomic_t *stop, char *errstr,
+                       size_t errstr_size);
 
 #endif

@@ -517,7 +517,7 @@ static int load_generation(struct loader *l, int dir_fd, struct checkpoint_loade
 		rc = read_scalars(l, out, &hash_seed, &time_max_us);
 	if (rc < 0)
 		return rc;
-	config.hash_seed = (uint64_t)hash_seed;
+	config.hash_seed = out->hash_seed = (uint64_t)hash_seed;
 	rc = state_new(&config, l->rules, &out->state, l->err, l->err_size);
 	if (rc == 0)
 		rc = read_tables(l, &out->tables);

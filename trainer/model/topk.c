@@ -227,12 +227,3 @@ size_t topk_scan(const struct tables *tables, const float *row, float bu, const 
 	}
 	return n;
 }
-
-void score_items(const struct tables *tables, const float *row, float bu, float *ret_scores)
-{
-	score_block_fn score = choose_score_block();
-
-	score(tables->V, tables->bi, tables->dim, tables->n_items, row, ret_scores);
-	for (uint32_t i = 0; i < tables->n_items; i++)
-		ret_scores[i] += bu;
-}

@@ -1,5 +1,5 @@
 /*
- * topk.h: scoring and selection, for what ranks items: query.c (models and popularity) and recctl's evaluation. topk_scan() is in query.h.
+ * topk.h: selection of the K best, for what ranks items by scores it already has. topk_scan() is in query.h. Internal to trainer/model.
  */
 #ifndef TRAINER_MODEL_TOPK_H
 #define TRAINER_MODEL_TOPK_H
@@ -24,8 +24,5 @@ void topk_begin(struct topk *topk, const uint32_t *masked, size_t n_masked, uint
 void topk_offer(struct topk *topk, float *scores, size_t n, uint32_t first);
 /* Sorts what was kept: descending, ties by lower index. Returns how many there are. conf is 0. */
 size_t topk_end(struct topk *topk);
-
-/* ret_scores[n_items] = dot(row, V[i]) + bi[i] + bu, with the kernel of topk_scan(). */
-void score_items(const struct tables *tables, const float *row, float bu, float *ret_scores);
 
 #endif

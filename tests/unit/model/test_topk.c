@@ -181,30 +181,6 @@ static void what_is_no_number_is_left_out(void **state)
 	assert_int_equal(topk_end(&topk), 0);
 }
 
-/* score_items() and topk_scan() give the same bits for the same item. */
-static void scores_of_all_items_agree(void **state)
-{
-	struct tables tables = random_tables(1003, 37);
-	float row[37], *scores = malloc(1003 * sizeof(*scores));
-	struct ranked_item *got = malloc(1003 * sizeof(*got));
-	struct query_scratch scratch = { 0 };
-
-	(void)state;
-	assert_true(scores && got);
-	for (size_t i = 0; i < (size_t)1003 * 37; i++)
-		tables.V[i] *= 0.123f;
-	for (int d = 0; d < 37; d++)
-		row[d] = eighths() / 3.0f;
-	score_items(&tables, row, 0.25f, scores);
-	assert_int_equal(topk_scan(&tables, row, 0.25f, NULL, 0, 1003, &scratch, got), 1003);
-	for (int i = 0; i < 1003; i++)
-		assert_memory_equal(&got[i].score, &scores[got[i].item], sizeof(float));
-	query_scratch_free(&scratch);
-	free(got);
-	free(scores);
-	free_tables(&tables);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -213,7 +189,6 @@ int main(void)
 		cmocka_unit_test(corners),
 		cmocka_unit_test(ties_go_to_the_lower_index),
 		cmocka_unit_test(what_is_no_number_is_left_out),
-		cmocka_unit_test(scores_of_all_items_agree),
 	};
 
 	return cmocka_run_group_tests_name("topk", tests, NULL, NULL);

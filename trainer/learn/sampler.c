@@ -1,0 +1,377 @@
+/*
+ * sampler.c: the training set (sampler.h) and the draws from it.
+ *
+ * The positives lie in uniformly random order: each insert swaps itself with a random earlier place (inside-out Fisher-Yates; the number comes from
+ * Philox by the count of inserts), so a walk from front to back visits random pairs and memory in order. Negatives are uniform over the
+ * candidates and verified against the exact set. The engine's thread changes the set; training threads only read it.
+ */
+#include "trainer/learn/sampler.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/learn/array.h"
+#include "trainer/learn/philox.h"
+
+#define FREE_SLOT UINT64_MAX
+#define SHARD_MIN 16u
+#define REDRAWS 15u    /* random tries for a negative before the candidates are scanned */
+#define SKIPS_READ 64u /* skips of a user looked at */
+
+static uint64_t pair_key(uint32_t user, uint32_t item)
+{
+	return (uint64_t)user << 32 | item;
+}
+
+static inline uint64_t pair_hash(uint64_t key)
+{
+	key ^= key >> 32;
+	key *= 0x9E3779B97F4A7C15u;
+	key ^= key >> 29;
+	key *= 0xBF58476D1CE4E5B9u;
+	return key ^ key >> 32;
+}
+
+static inline uint32_t hash_shard(uint64_t hash)
+{
+	return (uint32_t)(hash >> 56);
+}
+
+/* The place of the key in its shard, or the free slot where it would go. The shard has at least one free slot. */
+static inline uint32_t shard_find(const struct pair_shard *shard, uint64_t key, uint64_t hash)
+{
+	uint32_t i = (uint32_t)hash & shard->mask;
+	while (shard->slots[i] != FREE_SLOT && shard->slots[i] != key)
+		i = (i + 1) & shard->mask;
+	return i;
+}
+
+/* Room for one more at a load of at most 0.6. */
+static int shard_make_room(struct pair_shard *shard)
+{
+	uint64_t size = shard->slots ? (uint64_t)shard->mask + 1 : 0;
+	if (((uint64_t)shard->used + 1) * 5 <= size * 3)
+		return 0;
+	struct pair_shard bigger = {.used = shard->used};
+	uint64_t new_size = size ? size * 2 : SHARD_MIN;
+	if (new_size > (uint64_t)UINT32_MAX + 1)
+		return -ENOMEM;
+	bigger.mask = (uint32_t)(new_size - 1);
+	bigger.slots = malloc(new_size * sizeof *bigger.slots);
+	if (!bigger.slots)
+		return -ENOMEM;
+	memset(bigger.slots, 0xff, new_size * sizeof *bigger.slots);
+	for (uint64_t i = 0; i < size; i++) {
+		uint64_t key = shard->slots[i];
+		if (key != FREE_SLOT)
+			bigger.slots[shard_find(&bigger, key, pair_hash(key))] = key;
+	}
+	free(shard->slots);
+	*shard = bigger;
+	return 0;
+}
+
+void training_set_init(struct training_set *set, uint64_t seed)
+{
+	memset(set, 0, sizeof *set);
+	set->seed = seed;
+}
+
+static void free_shards(struct training_set *set)
+{
+	for (uint32_t s = 0; s < PAIR_SHARDS; s++) {
+		free(set->shards[s].slots);
+		set->shards[s] = (struct pair_shard){0};
+	}
+}
+
+void training_set_free(struct training_set *set)
+{
+	if (!set)
+		return;
+	free_shards(set);
+	array_free(set->positives);
+	array_free(set->user_positives);
+	array_free(set->candidates);
+	array_free(set->is_candidate);
+	array_free(set->recent);
+	memset(set, 0, sizeof *set);
+}
+
+/* Room for `need` elements; a full array grows by half. */
+static int reserve(void **array, uint64_t need, size_t size)
+{
+	uint64_t have = array_bytes(*array) / size;
+	if (need <= have)
+		return 0;
+	uint64_t want = have + have / 2;
+	return array_grow(array, (want > need ? want : need) * size);
+}
+
+int training_set_grow(struct training_set *set, uint32_t n_users, uint32_t n_items)
+{
+	void *counts = set->user_positives;
+	void *flags = set->is_candidate;
+	void *candidates = set->candidates;
+	int rc = reserve(&counts, n_users, sizeof *set->user_positives);
+	if (rc == 0)
+		rc = reserve(&flags, n_items, sizeof *set->is_candidate);
+	if (rc == 0)
+		rc = reserve(&candidates, n_items, sizeof *set->candidates);
+	set->user_positives = counts;
+	set->is_candidate = flags;
+	set->candidates = candidates;
+	if (rc < 0)
+		return rc;
+	if (n_users > set->n_users)
+		set->n_users = n_users;
+	if (n_items > set->n_items)
+		set->n_items = n_items;
+	return 0;
+}
+
+int training_set_add_candidate(struct training_set *set, uint32_t item)
+{
+	if (item >= set->n_items)
+		return -EINVAL;
+	if (set->is_candidate[item])
+		return 0;
+	set->is_candidate[item] = 1;
+	set->candidates[set->n_candidates++] = item;
+	return 1;
+}
+
+uint64_t training_set_swapped(const struct training_set *set, uint64_t k)
+{
+	struct philox_block random = philox4x32((uint32_t)k, (uint32_t)(k >> 32), (uint32_t)set->cleared, PHILOX_SHUFFLE, (uint32_t)set->seed,
+	                                        (uint32_t)(set->seed >> 32));
+	uint64_t bits = (uint64_t)random.v[0] << 32 | random.v[1];
+	return (uint64_t)(((unsigned __int128)bits * (k + 1)) >> 64);
+}
+
+static void recent_push(struct training_set *set, struct recent_positive entry)
+{
+	if (set->n_recent == RECENT_MAX) {
+		set->recent_owed -= set->recent[set->recent_head].left;
+		set->recent_head = (set->recent_head + 1) % RECENT_MAX;
+		set->n_recent--;
+	}
+	set->recent[(set->recent_head + set->n_recent) % RECENT_MAX] = entry;
+	set->n_recent++;
+	set->recent_owed += entry.left;
+}
+
+int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uint32_t passes)
+{
+	if (user >= set->n_users || item >= set->n_items)
+		return -EINVAL;
+	uint64_t key = pair_key(user, item);
+	uint64_t hash = pair_hash(key);
+	struct pair_shard *shard = &set->shards[hash_shard(hash)];
+	if (shard->slots && shard->slots[shard_find(shard, key, hash)] == key)
+		return 0;
+	int rc = shard_make_room(shard);
+	void *log = set->positives;
+	if (rc == 0)
+		rc = reserve(&log, set->n_positives + 1, sizeof *set->positives);
+	set->positives = log;
+	if (rc == 0 && passes && !set->recent) {
+		void *ring = NULL;
+		rc = array_grow(&ring, RECENT_MAX * sizeof *set->recent);
+		set->recent = ring;
+	}
+	if (rc < 0)
+		return rc;
+
+	shard->slots[shard_find(shard, key, hash)] = key;
+	shard->used++;
+	uint64_t k = set->n_positives++;
+	uint64_t place = training_set_swapped(set, k);
+	set->positives[k] = set->positives[place];
+	set->positives[place] = (struct user_item){.user = user, .item = item};
+	set->user_positives[user]++;
+	(void)training_set_add_candidate(set, item);
+	if (passes)
+		recent_push(set, (struct recent_positive){.user = user, .item = item, .left = passes});
+	return 1;
+}
+
+void training_set_clear(struct training_set *set)
+{
+	free_shards(set);
+	if (set->n_users)
+		memset(set->user_positives, 0, set->n_users * sizeof *set->user_positives);
+	set->n_positives = 0;
+	set->cleared++;
+	set->recent_head = set->n_recent = 0;
+	set->recent_owed = 0;
+}
+
+int training_set_has(const struct training_set *set, uint32_t user, uint32_t item)
+{
+	uint64_t key = pair_key(user, item);
+	uint64_t hash = pair_hash(key);
+	const struct pair_shard *shard = &set->shards[hash_shard(hash)];
+	return shard->slots && shard->slots[shard_find(shard, key, hash)] == key;
+}
+
+static void prefetch_pair(const struct training_set *set, uint32_t user, uint32_t item)
+{
+	uint64_t hash = pair_hash(pair_key(user, item));
+	const struct pair_shard *shard = &set->shards[hash_shard(hash)];
+	if (shard->slots)
+		__builtin_prefetch(&shard->slots[(uint32_t)hash & shard->mask], 0, 3);
+}
+
+void draw_plan_make(const struct training_set *set, const struct learn_options *options, struct draw_plan *ret_plan)
+{
+	struct draw_plan plan = {
+		.set = set,
+		.step = set->step,
+		.walk = set->walk,
+		.batch = options->batch_size,
+		.recent_head = set->recent_head,
+		.n_recent = set->n_recent,
+	};
+	if (set->n_recent) {
+		float share = (float)plan.batch * options->recent_share + 0.5f;
+		plan.recent_per_step = share >= (float)plan.batch ? plan.batch : (uint32_t)share;
+		if (plan.recent_per_step == 0 && options->recent_share > 0.0f)
+			plan.recent_per_step = 1;
+	}
+	if (set->skips && options->skip_share > 0.0f) {
+		double below = (double)options->skip_share * 4294967296.0;
+		plan.skip_below = below > 4294967296.0 ? (uint64_t)1 << 32 : (uint64_t)below;
+	}
+	*ret_plan = plan;
+}
+
+static struct philox_block draw_random(const struct training_set *set, const struct draw *draw, uint32_t attempt)
+{
+	return philox4x32(draw->index, (uint32_t)draw->step, (uint32_t)(draw->step >> 32), PHILOX_NEGATIVE + attempt, (uint32_t)set->seed,
+	                  (uint32_t)(set->seed >> 32));
+}
+
+/* The positive of a draw: a recent one that is still owed at this point of the job, or the next of the walk. */
+static void choose_positive(const struct draw_plan *plan, uint64_t job_step, uint32_t random, struct draw *draw)
+{
+	const struct training_set *set = plan->set;
+	uint64_t at;
+	if (draw->index < plan->recent_per_step) {
+		uint64_t turn = job_step * plan->recent_per_step + draw->index;
+		uint32_t place = (uint32_t)(turn % plan->n_recent);
+		const struct recent_positive *recent = &set->recent[(plan->recent_head + place) % RECENT_MAX];
+		if (turn / plan->n_recent < recent->left) {
+			draw->user = recent->user;
+			draw->pos = recent->item;
+			return;
+		}
+		at = (uint64_t)(((unsigned __int128)((uint64_t)random << 32) * set->n_positives) >> 64); /* its draws are used up: any positive */
+	} else {
+		at = plan->walk + job_step * (plan->batch - plan->recent_per_step) + (draw->index - plan->recent_per_step);
+		at = at < set->n_positives ? at : at % set->n_positives;
+	}
+	draw->user = set->positives[at].user;
+	draw->pos = set->positives[at].item;
+}
+
+/* One of the user's skips, or SAMPLE_NONE. */
+static uint32_t choose_skip(const struct training_set *set, uint32_t user, uint32_t random)
+{
+	uint32_t items[SKIPS_READ];
+	size_t n = set->skips->list(set->skips->ctx, user, items, SKIPS_READ);
+	if (n == 0)
+		return SAMPLE_NONE;
+	uint32_t item = items[philox_below(random, (uint32_t)n)];
+	return item < set->n_items ? item : SAMPLE_NONE;
+}
+
+void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws)
+{
+	const struct training_set *set = plan->set;
+	uint64_t job_step = first / plan->batch;
+	uint32_t index = (uint32_t)(first % plan->batch);
+	for (uint32_t i = 0; i < n; i++) {
+		struct draw *draw = &ret_draws[i];
+		draw->index = index;
+		draw->step = plan->step + job_step;
+		struct philox_block random = draw_random(set, draw, 0);
+		choose_positive(plan, job_step, random.v[3], draw);
+		draw->neg = SAMPLE_NONE;
+		if (random.v[1] < plan->skip_below)
+			draw->neg = choose_skip(set, draw->user, random.v[2]);
+		if (draw->neg == SAMPLE_NONE)
+			draw->neg = set->candidates[philox_below(random.v[0], set->n_candidates)];
+		prefetch_pair(set, draw->user, draw->neg);
+		if (++index == plan->batch) {
+			index = 0;
+			job_step++;
+		}
+	}
+}
+
+/* Draws again, a bounded number of times; then the first valid candidate after a random one. */
+static uint32_t redraw(const struct training_set *set, const struct draw *draw)
+{
+	if (set->user_positives[draw->user] >= set->n_candidates)
+		return SAMPLE_NONE;
+	for (uint32_t attempt = 1; attempt <= REDRAWS; attempt++) {
+		struct philox_block random = draw_random(set, draw, attempt);
+		for (int i = 0; i < 4; i++) {
+			uint32_t item = set->candidates[philox_below(random.v[i], set->n_candidates)];
+			if (!training_set_has(set, draw->user, item))
+				return item;
+		}
+	}
+	uint32_t at = philox_below(draw_random(set, draw, REDRAWS + 1).v[0], set->n_candidates);
+	for (uint32_t i = 0; i < set->n_candidates; i++) {
+		uint32_t item = set->candidates[at];
+		if (!training_set_has(set, draw->user, item))
+			return item;
+		at = at + 1 < set->n_candidates ? at + 1 : 0;
+	}
+	return SAMPLE_NONE;
+}
+
+void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (training_set_has(plan->set, draws[i].user, draws[i].neg))
+			draws[i].neg = redraw(plan->set, &draws[i]);
+}
+
+/* Takes `turns` draws from the ring: whole rounds from every entry, one more from the first; what is left goes back in turn. */
+static void recent_consume(struct training_set *set, uint32_t n, uint64_t turns)
+{
+	uint64_t rounds = turns / n;
+	uint32_t rest = (uint32_t)(turns % n);
+	uint32_t touched = rounds ? n : rest;
+	for (uint32_t i = 0; i < touched; i++) {
+		struct recent_positive entry = set->recent[set->recent_head];
+		uint64_t taken = rounds + (i < rest);
+		set->recent_head = (set->recent_head + 1) % RECENT_MAX;
+		set->n_recent--;
+		set->recent_owed -= entry.left;
+		if (entry.left > taken) {
+			entry.left -= (uint32_t)taken;
+			recent_push(set, entry);
+		}
+	}
+}
+
+void training_set_advance(struct training_set *set, const struct draw_plan *plan, uint64_t draws)
+{
+	uint64_t steps = draws / plan->batch;
+	uint32_t rest = (uint32_t)(draws % plan->batch);
+	uint64_t turns = steps * plan->recent_per_step + (rest < plan->recent_per_step ? rest : plan->recent_per_step);
+	set->step += steps + (rest != 0);
+	if (set->n_positives) {
+		uint64_t walked = set->walk + (draws - turns);
+		set->passes += walked / set->n_positives;
+		set->passes_here += walked / set->n_positives;
+		set->walk = walked % set->n_positives;
+	}
+	if (turns && plan->n_recent)
+		recent_consume(set, plan->n_recent, turns);
+}

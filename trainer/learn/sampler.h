@@ -1,0 +1,100 @@
+/*
+ * sampler.h: the training set and how triples are drawn from it. Internal to learning: learner and backends.
+ *
+ * A candidate triple is a pure function of (seed, step, index), given the set and its walk: whoever draws it, on whatever device, gets the same one.
+ * The set is changed by the learner alone, between jobs; inside a job any number of threads read it.
+ *
+ * What a backend that keeps a mirror has to know: `cleared` counts the times everything was thrown away; since then the log grew from the length it last
+ * saw to n_positives, and insert number k also moved the pair at training_set_swapped(set, k) (to k). Candidates only grow.
+ */
+#ifndef TRAINER_LEARN_SAMPLER_H
+#define TRAINER_LEARN_SAMPLER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trainer/learn/learn.h"
+
+#define PAIR_SHARDS 256u
+#define SAMPLE_NONE UINT32_MAX /* no valid negative exists */
+#define RECENT_MAX (1u << 18)  /* recent positives waiting at most; the oldest then rest with the uniform walk */
+
+/* Exact set of (user << 32 | item): open addressing with linear probing, in shards that grow one by one, so that no insert is slow. */
+struct pair_shard {
+	uint64_t *slots; /* [mask + 1]; UINT64_MAX: free */
+	uint32_t mask;
+	uint32_t used;
+};
+
+struct recent_positive {
+	uint32_t user;
+	uint32_t item;
+	uint32_t left; /* draws still owed */
+};
+
+struct training_set {
+	uint64_t seed;
+	uint32_t n_users, n_items;
+
+	struct user_item *positives; /* [n_positives] in uniformly random order */
+	uint64_t n_positives;
+	uint64_t cleared;
+	struct pair_shard shards[PAIR_SHARDS];
+	uint32_t *user_positives; /* [n_users] positives of each user */
+
+	uint32_t *candidates; /* [n_candidates] items that negatives are drawn from; order of arrival */
+	uint32_t n_candidates;
+	uint8_t *is_candidate; /* [n_items] */
+
+	struct recent_positive *recent; /* ring [RECENT_MAX], NULL until the first */
+	uint32_t recent_head, n_recent;
+	uint64_t recent_owed; /* sum of `left` */
+
+	uint64_t step;   /* steps begun; the next job's first step */
+	uint64_t walk;   /* next position in the walk, below n_positives */
+	uint64_t passes; /* whole walks done */
+	uint64_t passes_here; /* those of this process: restoring progress does not move it */
+	const struct skip_source *skips; /* NULL: none */
+};
+
+/* One triple. neg is SAMPLE_NONE when the user has no valid negative. */
+struct draw {
+	uint32_t user;
+	uint32_t pos;
+	uint32_t neg;
+	uint32_t index; /* in its step */
+	uint64_t step;
+};
+
+/* How the draws of one job map to positives and random numbers. Draw d of a job is index d % batch of step `step + d / batch`. */
+struct draw_plan {
+	const struct training_set *set;
+	uint64_t step;
+	uint64_t walk;
+	uint32_t batch;
+	uint32_t recent_per_step; /* the first so many indexes of a step go to recent positives */
+	uint32_t recent_head, n_recent;
+	uint64_t skip_below; /* skips when the 32-bit random number is below */
+};
+
+void training_set_init(struct training_set *set, uint64_t seed);
+void training_set_free(struct training_set *set);
+/* 0 or -ENOMEM. Counts never shrink. */
+int training_set_grow(struct training_set *set, uint32_t n_users, uint32_t n_items);
+/* 1: added (its item became a candidate, too), 0: was there, -EINVAL: no such row, -ENOMEM (set unchanged). passes: recent draws to give it. */
+int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uint32_t passes);
+int training_set_add_candidate(struct training_set *set, uint32_t item);
+void training_set_clear(struct training_set *set);
+int training_set_has(const struct training_set *set, uint32_t user, uint32_t item);
+/* Where insert number k put the pair that it brought (k itself, or an earlier place whose pair moved to k). */
+uint64_t training_set_swapped(const struct training_set *set, uint64_t k);
+
+void draw_plan_make(const struct training_set *set, const struct learn_options *options, struct draw_plan *ret_plan);
+/* Draws first..first + n - 1 of the job: positives and a first candidate each; begins to fetch what sampler_settle() will read. */
+void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws);
+/* Replaces candidates that are positives of their users. */
+void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws);
+/* Moves the set past `draws` draws made by this plan. */
+void training_set_advance(struct training_set *set, const struct draw_plan *plan, uint64_t draws);
+
+#endif

@@ -21,6 +21,7 @@
 
 #define KEY_MAX 128
 #define FILES_MAX 64 /* patterns of one stream */
+#define DETERMINISTIC_BATCH_MAX 65536u
 #define DEPTH_MAX 4  /* groups inside groups */
 
 /* A value on its way into a field, whether from the file or from the table. */
@@ -464,6 +465,9 @@ static int check_all(struct reader *reader)
 		            sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 	if (config->socket_path[socket_len - 1] == '/')
 		return fail(reader, setting_near(reader, "server.socket"), "server.socket", "names a directory (should be a file in it, such as recd.sock)");
+	if (config->learn.deterministic && config->learn.batch_size > DETERMINISTIC_BATCH_MAX)
+		return fail(reader, setting_near(reader, "training.batch_size"), "training.batch_size", "%u is out of range (at most %u when deterministic = true)",
+		            config->learn.batch_size, DETERMINISTIC_BATCH_MAX);
 	if ((uint64_t)config->personal_max_age_sec * 1000 < config->publish_interval_ms)
 		return fail(reader, setting_near(reader, "personalize.max_age_sec"), "personalize.max_age_sec",
 		            "shorter than training.publish_interval_ms (personal rows would always be too old)");

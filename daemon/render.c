@@ -125,17 +125,23 @@ static json_t *render_genres(const struct item_title *title)
 	return array;
 }
 
+static void put_title(struct draft *draft, const struct state *state, uint32_t item)
+{
+	struct item_title title;
+
+	item_title_get(state, item, &title);
+	put_int(draft, "item_id", state_item_ids(state)[item]);
+	put_text(draft, "title", title.title);
+	put(draft, "release_year", title.release_year ? json_integer(title.release_year) : json_null());
+	put(draft, "genres", render_genres(&title));
+}
+
 static struct draft draft_ranked(const struct state *state, const struct ranked_item *item, size_t rank)
 {
 	struct draft draft = draft_object();
-	struct item_title title;
 
-	item_title_get(state, item->item, &title);
 	put_uint(&draft, "rank", rank);
-	put_int(&draft, "item_id", state_item_ids(state)[item->item]);
-	put_text(&draft, "title", title.title);
-	put(&draft, "release_year", title.release_year ? json_integer(title.release_year) : json_null());
-	put(&draft, "genres", render_genres(&title));
+	put_title(&draft, state, item->item);
 	put_real(&draft, "score", (double)item->score);
 	put_real(&draft, "conf", (double)item->conf);
 	return draft;
@@ -199,6 +205,24 @@ json_t *render_explain(const struct state *state, int64_t user_id, uint64_t gene
 		put_real(&share, "watched", (double)explanation->genres[i].watched);
 		put_real(&share, "recommended", (double)explanation->genres[i].recommended);
 		append(&answer, genres, draft_end(&share));
+	}
+	return draft_end(&answer);
+}
+
+json_t *render_similar(const struct state *state, uint32_t item, uint64_t generation, const struct ranked_item *items, size_t n)
+{
+	struct draft answer = draft_object();
+
+	put_title(&answer, state, item);
+	put_uint(&answer, "generation", generation);
+	json_t *array = put_array(&answer, "items");
+	for (size_t i = 0; i < n && !answer.failed; i++) {
+		struct draft similar = draft_object();
+
+		put_uint(&similar, "rank", i + 1);
+		put_title(&similar, state, items[i].item);
+		put_real(&similar, "similarity", (double)items[i].score);
+		append(&answer, array, draft_end(&similar));
 	}
 	return draft_end(&answer);
 }

@@ -6,6 +6,8 @@
  * explain  {"user_id", "served", "generation", "watched_count", "positive_count",
  *           "items": [as in top, and "nearest": [{"item_id", "title", "similarity"}]],
  *           "genres": [{"genre", "watched", "recommended"}]}                              shares; each column sums to 1, or to 0 when there is nothing
+ * similar  {"item_id", "title", "release_year", "genres", "generation",
+ *           "items": [{"rank", "item_id", "title", "release_year", "genres", "similarity"}]}
  * status   every field of struct engine_status under its own name, except: "counters" and "progress" are objects with the fields of their structs;
  *          digests are 32 hex digits; flags (ready, training_resting, checkpoint_running) are true or false; a time that never was is null;
  *          "time_max" is time_max_us as ISO-8601; "positions" is an array of objects {"name", "offset", "device", "inode", "lines",
@@ -28,6 +30,8 @@
 /* `items` [n] as query_top() gave them; `user_id` need not be known to the state. */
 json_t *render_top(const struct state *state, int64_t user_id, uint64_t generation, enum served served, const struct ranked_item *items, size_t n);
 json_t *render_explain(const struct state *state, int64_t user_id, uint64_t generation, const struct explanation *explanation);
+/* `items` [n]: score holds the similarity. */
+json_t *render_similar(const struct state *state, uint32_t item, uint64_t generation, const struct ranked_item *items, size_t n);
 json_t *render_status(const struct engine_status *status, const struct source_status *sources, size_t n_sources);
 
 /* 32 hex digits and a NUL: the high half first. */

@@ -156,6 +156,7 @@ static const struct bad bad_files[] = {
 	{WATCHES "server = { socket = \"/run/recd/\"; };", ":2: server.socket: names a directory"},
 	{WATCHES "checkpoint = { keep = 2; };", ":2: checkpoint.keep: 2 is out of range (should be a whole number, 3 to 1000)"},
 	{WATCHES "personalize = { max_age_sec = 1; };\ntraining = { publish_interval_ms = 2000; };", ":2: personalize.max_age_sec: shorter than"},
+	{WATCHES "training = { deterministic = true; batch_size = 65537; };", ":2: training.batch_size: 65537 is out of range (at most 65536 when"},
 	{WATCHES "\n@include \"/tmp\"\n", ":3: @include is not supported"},
 	{WATCHES "training = { emb_dim 64; };", ":2: syntax error (a setting is written `name = value;`)"},
 	{"\xff\xfe", ":1: syntax error"},

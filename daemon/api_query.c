@@ -1,0 +1,179 @@
+/*
+ * api_query.c: answers from the published model: top, explain, similar.
+ *
+ * Runs in the server's threads. A query takes a reference to the published generation and a copy of the user's facts, computes, and lets go before
+ * anything is sent: it never waits for the engine, and the engine never waits for it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "daemon/api_internal.h"
+#include "daemon/render.h"
+#include "trainer/model/topk.h"
+
+#define TOP_K 10
+#define EXPLAIN_K 5
+#define SIMILAR_K 10
+#define SIMILAR_BLOCK 256
+
+/* The published generation; NULL after answering 503. */
+static struct generation *generation_get(struct api_call *call)
+{
+	struct generation *generation = generation_acquire(engine_publisher(call->engine));
+
+	if (!generation)
+		api_error(call->response, 503, "no model has been published yet");
+	return generation;
+}
+
+/* Options of this call, k from its arguments. 0, or -EINVAL after answering. */
+static int options_get(struct api_call *call, uint32_t fallback_k, struct query_options *ret_options)
+{
+	engine_query_options(call->engine, ret_options);
+	return api_argument_u32(call, "k", 1, API_K_MAX, fallback_k, &ret_options->k);
+}
+
+/* Facts of the user, copied; NULL in *ret_facts for one nobody has seen. 0 or -ENOMEM. */
+static int facts_get(const struct api_call *call, const struct user_facts **ret_facts)
+{
+	const struct state *state = engine_state(call->engine);
+	uint32_t user = state_find_user(state, call->id);
+	int r = 0;
+
+	*ret_facts = NULL;
+	if (user == STATE_NONE)
+		return 0;
+	r = state_user_copy(state, user, &call->scratch->user);
+	if (r == 0)
+		*ret_facts = &call->scratch->user.facts;
+	return r;
+}
+
+static void answer_out_of_memory(struct api_call *call)
+{
+	api_error(call->response, 503, "out of memory");
+}
+
+void api_top(struct api_call *call)
+{
+	const struct state *state = engine_state(call->engine);
+	struct publisher *publisher = engine_publisher(call->engine);
+	struct api_scratch *scratch = call->scratch;
+	const struct user_facts *facts;
+	struct query_options options;
+	struct generation *generation;
+	enum served served;
+	size_t n = 0;
+	int r;
+
+	if (options_get(call, TOP_K, &options) < 0)
+		return;
+	generation = generation_get(call);
+	if (!generation)
+		return;
+	r = facts_get(call, &facts);
+	if (r == 0)
+		r = query_top(generation, state, facts, &options, &scratch->query, scratch->items, &n, &served);
+	if (r == 0)
+		api_answer_json(call->response, 200, render_top(state, call->id, generation->number, served, scratch->items, n));
+	else
+		answer_out_of_memory(call);
+	generation_release(publisher, generation);
+}
+
+void api_explain(struct api_call *call)
+{
+	const struct state *state = engine_state(call->engine);
+	struct publisher *publisher = engine_publisher(call->engine);
+	struct explanation *explanation = NULL;
+	const struct user_facts *facts;
+	struct query_options options;
+	struct generation *generation;
+	int r;
+
+	if (options_get(call, EXPLAIN_K, &options) < 0)
+		return;
+	generation = generation_get(call);
+	if (!generation)
+		return;
+	r = facts_get(call, &facts);
+	if (r == 0 && !facts) {
+		api_errorf(call->response, 404, "user %" PRId64 " has not been seen: there is nothing to explain (top answers with what is popular)", call->id);
+	} else {
+		if (r == 0)
+			r = query_explain(generation, state, facts, &options, &call->scratch->query, &explanation);
+		if (r == 0)
+			api_answer_json(call->response, 200, render_explain(state, call->id, generation->number, explanation));
+		else
+			answer_out_of_memory(call);
+		explanation_free(explanation);
+	}
+	generation_release(publisher, generation);
+}
+
+static float dot(const float *a, const float *b, uint32_t dim)
+{
+	float sum = 0;
+
+	for (uint32_t d = 0; d < dim; d++)
+		sum += a[d] * b[d];
+	return sum;
+}
+
+/*
+ * The k items with the largest cosine to `item`. Left out: the item itself, and items that no user has as a positive (their vectors say nothing yet).
+ * A row of zeros has no direction: NaN, which topk_offer() never keeps.
+ */
+static size_t nearest_items(const struct tables *tables, const struct state *state, uint32_t item, uint32_t k, struct ranked_item *ret_items)
+{
+	const float *row = tables->V + (size_t)item * tables->dim;
+	float norm = sqrtf(dot(row, row, tables->dim));
+	float scores[SIMILAR_BLOCK];
+	struct topk topk;
+
+	topk_begin(&topk, &item, 1, k, ret_items);
+	for (uint32_t first = 0; first < tables->n_items; first += SIMILAR_BLOCK) {
+		uint32_t n = tables->n_items - first < SIMILAR_BLOCK ? tables->n_items - first : SIMILAR_BLOCK;
+
+		for (uint32_t j = 0; j < n; j++) {
+			const float *other = tables->V + (size_t)(first + j) * tables->dim;
+
+			scores[j] = NAN;
+			if (state_item_popularity(state, first + j) > 0)
+				scores[j] = dot(row, other, tables->dim) / (norm * sqrtf(dot(other, other, tables->dim)));
+		}
+		topk_offer(&topk, scores, n, first);
+	}
+	return topk_end(&topk);
+}
+
+void api_similar(struct api_call *call)
+{
+	const struct state *state = engine_state(call->engine);
+	struct publisher *publisher = engine_publisher(call->engine);
+	struct ranked_item *items = call->scratch->items;
+	uint32_t item = state_find_item(state, call->id);
+	struct generation *generation;
+	uint32_t k;
+	size_t n;
+
+	if (api_argument_u32(call, "k", 1, API_K_MAX, SIMILAR_K, &k) < 0)
+		return;
+	if (item == STATE_NONE) {
+		api_errorf(call->response, 404, "item %" PRId64 " has not been seen", call->id);
+		return;
+	}
+	generation = generation_get(call);
+	if (!generation)
+		return;
+	if (item >= generation->tables.n_items) {
+		api_errorf(call->response, 503, "item %" PRId64 " is not in the published model yet", call->id);
+		goto out;
+	}
+	n = nearest_items(&generation->tables, state, item, k, items);
+	api_answer_json(call->response, 200, render_similar(state, item, generation->number, items, n));
+out:
+	generation_release(publisher, generation);
+}

@@ -1,0 +1,308 @@
+/*
+ * metrics.c: one table of metrics: name, type, unit, help, and where the value comes from. A new metric is one entry here.
+ *
+ * Most values are fields of struct engine_status and are read by offset; the rest have a function each, which writes its samples with labels.
+ * Runs in the server's threads on copies; nothing is kept. After a change run the unit test with RECD_UPDATE=1: it writes docs/METRICS.md anew.
+ */
+#include "daemon/metrics.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+const unsigned metrics_codes[METRICS_CODES] = {200, 400, 404, 405, 411, 413, 500, 503, 0};
+
+struct metric {
+	const char *name;
+	const char *type; /* "counter", "gauge" */
+	const char *unit; /* "" when it counts things */
+	const char *labels; /* for the page; "" */
+	const char *help;
+	enum { FROM_STATUS_U64, FROM_STATUS_I64, FROM_STATUS_U32, FROM_STATUS_INT, FROM_STATUS_DOUBLE, FROM_STATUS_MS, FROM_STATUS_US, FROM_FUNCTION } from;
+	size_t offset;                                                                                     /* in struct engine_status */
+	void (*write)(FILE *out, const struct metric *metric, const struct metrics_input *input); /* FROM_FUNCTION */
+};
+
+/* ---- samples ---- */
+
+/* A label's value with ", \ and newline escaped, as the format asks. */
+static void write_label(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			fputc('\\', out);
+		if (*text == '\n')
+			fputs("\\n", out);
+		else
+			fputc(*text, out);
+	}
+}
+
+static void sample(FILE *out, const struct metric *metric, double value)
+{
+	fprintf(out, "%s %.15g\n", metric->name, value);
+}
+
+static void sample_u64(FILE *out, const struct metric *metric, uint64_t value)
+{
+	fprintf(out, "%s %" PRIu64 "\n", metric->name, value);
+}
+
+/* One label. */
+static void sample_with(FILE *out, const struct metric *metric, const char *label, const char *label_value, double value)
+{
+	fprintf(out, "%s{%s=\"", metric->name, label);
+	write_label(out, label_value);
+	fprintf(out, "\"} %.15g\n", value);
+}
+
+/* ---- values with a function of their own ---- */
+
+static void write_up(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	(void)input;
+	sample(out, metric, 1);
+}
+
+static void write_ready(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	sample(out, metric, input->status && input->status->ready);
+}
+
+static void write_info(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	fprintf(out, "%s{version=\"" RECD_VERSION "\",backend=\"", metric->name);
+	write_label(out, input->status ? input->status->backend : "");
+	fputs("\"} 1\n", out);
+}
+
+#define POSITION_COUNTER(field)                                                                                                                              \
+	static void write_##field(FILE *out, const struct metric *metric, const struct metrics_input *input)                                                  \
+	{                                                                                                                                                     \
+		const struct engine_status *status = input->status;                                                                                           \
+		for (size_t i = 0; status && i < status->n_positions && i < ENGINE_POSITIONS_SHOWN; i++)                                                      \
+			sample_with(out, metric, "position", status->positions[i].name, (double)status->positions[i].field);                                  \
+	}
+POSITION_COUNTER(lines)
+POSITION_COUNTER(empty)
+POSITION_COUNTER(unknown_types)
+POSITION_COUNTER(gaps)
+POSITION_COUNTER(gap_bytes)
+POSITION_COUNTER(resets)
+POSITION_COUNTER(offset)
+
+static void write_refused(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	const struct engine_status *status = input->status;
+
+	for (size_t i = 0; status && i < status->n_positions && i < ENGINE_POSITIONS_SHOWN; i++) {
+		for (int r = 0; r < REFUSAL_COUNT; r++) {
+			if (!status->positions[i].refused[r])
+				continue;
+			fprintf(out, "%s{position=\"", metric->name);
+			write_label(out, status->positions[i].name);
+			fprintf(out, "\",reason=\"%s\"} %" PRIu64 "\n", refusal_name((enum refusal)r), status->positions[i].refused[r]);
+		}
+	}
+}
+
+static void write_applied(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	for (int s = 0; input->status && s < STREAM_COUNT; s++)
+		sample_with(out, metric, "stream", event_stream_name((enum event_stream)s), (double)input->status->counters.events_applied[s]);
+}
+
+static void write_time_max(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	if (input->status && input->status->time_max_us != STATE_TIME_NONE)
+		sample(out, metric, (double)input->status->time_max_us / 1e6);
+}
+
+static void write_queue(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	for (int s = 0; s < STREAM_COUNT; s++)
+		sample_with(out, metric, "stream", event_stream_name((enum event_stream)s), input->queue_waiting[s]);
+}
+
+#define SOURCE_VALUE(suffix, condition, value)                                                                                                               \
+	static void write_source_##suffix(FILE *out, const struct metric *metric, const struct metrics_input *input)                                          \
+	{                                                                                                                                                     \
+		for (size_t i = 0; i < input->n_sources; i++) {                                                                                               \
+			const struct source_status *source = &input->sources[i];                                                                              \
+			if (condition)                                                                                                                        \
+				sample_with(out, metric, "source", source->name, (double)(value));                                                            \
+		}                                                                                                                                             \
+	}
+SOURCE_VALUE(partitions, 1, source->partitions)
+SOURCE_VALUE(lag_bytes, source->lag_bytes >= 0, source->lag_bytes)
+SOURCE_VALUE(lag_records, source->lag_records >= 0, source->lag_records)
+SOURCE_VALUE(last_time, source->last_time_us != STATE_TIME_NONE, (double)source->last_time_us / 1e6)
+SOURCE_VALUE(degraded, 1, source->degraded != 0)
+
+static void write_answers(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	char code[16];
+
+	for (size_t i = 0; i < METRICS_CODES; i++) {
+		snprintf(code, sizeof(code), "%u", metrics_codes[i]);
+		sample_with(out, metric, "code", metrics_codes[i] ? code : "other", (double)input->answers[i]);
+	}
+}
+
+#define INPUT_COUNTER(suffix, field)                                                                                                                         \
+	static void write_##suffix(FILE *out, const struct metric *metric, const struct metrics_input *input)                                                 \
+	{                                                                                                                                                     \
+		sample_u64(out, metric, input->field);                                                                                                        \
+	}
+INPUT_COUNTER(clients, server.clients)
+INPUT_COUNTER(clients_accepted, server.clients_accepted)
+INPUT_COUNTER(clients_dropped, server.clients_dropped)
+INPUT_COUNTER(accept_failures, server.accept_failures)
+INPUT_COUNTER(log_lost, log_lost)
+
+/* ---- the table ---- */
+
+#define STATUS(kind, field) FROM_STATUS_##kind, offsetof(struct engine_status, field), NULL
+#define FUNCTION(function) FROM_FUNCTION, 0, function
+
+static const struct metric metrics[] = {
+	{"recd_up", "gauge", "", "", "1 while recd answers.", FUNCTION(write_up)},
+	{"recd_ready", "gauge", "", "", "1 once recovery is done; what /readyz says.", FUNCTION(write_ready)},
+	{"recd_info", "gauge", "", "version, backend", "Always 1; what runs.", FUNCTION(write_info)},
+
+	{"recd_source_partitions", "gauge", "", "source", "Files that are open.", FUNCTION(write_source_partitions)},
+	{"recd_source_lag_bytes", "gauge", "bytes", "source", "Not read yet, over all files of the source.", FUNCTION(write_source_lag_bytes)},
+	{"recd_source_lag_records", "gauge", "", "source", "Not read yet, where positions count records.", FUNCTION(write_source_lag_records)},
+	{"recd_source_last_event_timestamp_seconds", "gauge", "seconds", "source",
+	 "Largest event time delivered. Compare with the clock: a source that is silent for long shows here, not as an error.",
+	 FUNCTION(write_source_last_time)},
+	{"recd_source_degraded", "gauge", "", "source", "1 while something is wrong and is retried; /v1/status has the reason.",
+	 FUNCTION(write_source_degraded)},
+	{"recd_position_offset", "gauge", "", "position", "Next byte (or record) to read.", FUNCTION(write_offset)},
+	{"recd_lines_total", "counter", "", "position", "Lines taken or refused, empty ones not counted. In the checkpoint, exact.", FUNCTION(write_lines)},
+	{"recd_empty_lines_total", "counter", "", "position", "Empty lines.", FUNCTION(write_empty)},
+	{"recd_refused_lines_total", "counter", "", "position, reason", "Lines refused; the lines are in dead-letter.jsonl.", FUNCTION(write_refused)},
+	{"recd_unknown_event_types_total", "counter", "", "position", "Events of a type that recd does not know; not an error.",
+	 FUNCTION(write_unknown_types)},
+	{"recd_gaps_total", "counter", "", "position", "Times that data is known to have been lost before it was read. Alarm on any growth.",
+	 FUNCTION(write_gaps)},
+	{"recd_gap_bytes_total", "counter", "bytes", "position", "How much that was, as far as it is known (records, where positions count records).",
+	 FUNCTION(write_gap_bytes)},
+	{"recd_file_resets_total", "counter", "", "position", "Files that were truncated and are read from their start again.", FUNCTION(write_resets)},
+	{"recd_dead_letter_bytes", "gauge", "bytes", "", "Length of dead-letter.jsonl.", STATUS(I64, dead_letter_length)},
+	{"recd_dead_letter_dropped_total", "counter", "", "", "Refused lines not kept because the file is full.", STATUS(U64, dead_letter_dropped)},
+	{"recd_dead_letter_failures_total", "counter", "", "", "Batches whose refused lines could not be written.", STATUS(U64, dead_letter_failures)},
+	{"recd_queue_batches", "gauge", "", "stream", "Batches that wait for the engine; full means that its source pauses.", FUNCTION(write_queue)},
+
+	{"recd_events_applied_total", "counter", "", "stream", "Lines applied to the histories.", FUNCTION(write_applied)},
+	{"recd_apply_lines_per_second", "gauge", "", "", "Lines applied a second, over the last seconds.", STATUS(DOUBLE, apply_per_sec)},
+	{"recd_apply_gap_max_seconds", "gauge", "seconds", "", "Longest gap between two apply slices in the last minute (stall).", STATUS(US, apply_gap_max_us)},
+	{"recd_event_time_max_seconds", "gauge", "seconds", "", "Largest event time seen, as a Unix time.", FUNCTION(write_time_max)},
+	{"recd_users", "gauge", "", "", "Users known.", STATUS(U32, n_users)},
+	{"recd_items", "gauge", "", "", "Items known.", STATUS(U32, n_items)},
+	{"recd_catalogue_entries", "gauge", "", "", "Items with a catalogue entry.", STATUS(U64, counters.catalogue_entries)},
+	{"recd_positives", "gauge", "", "", "Pairs of user and item watched far enough.", STATUS(U64, n_positives)},
+	{"recd_dropped_user_cap_total", "counter", "", "", "Events dropped because state.users_max is reached. Alarm: no longer exact.",
+	 STATUS(U64, counters.dropped_user_cap)},
+	{"recd_dropped_item_cap_total", "counter", "", "", "Events dropped because state.items_max is reached. Alarm: no longer exact.",
+	 STATUS(U64, counters.dropped_item_cap)},
+	{"recd_dropped_forgotten_total", "counter", "", "", "Events of forgotten users.", STATUS(U64, counters.dropped_forgotten)},
+	{"recd_surfaces_full_total", "counter", "", "", "Impressions whose surface did not fit the table of names.", STATUS(U64, counters.surfaces_full)},
+	{"recd_state_bytes", "gauge", "bytes", "", "Memory of the histories, estimated.", STATUS(U64, memory_bytes)},
+
+	{"recd_training_triples_total", "counter", "", "", "Triples trained, restarts included.", STATUS(U64, progress.triples)},
+	{"recd_training_triples_per_second", "gauge", "", "", "Over the last seconds.", STATUS(DOUBLE, triples_per_sec)},
+	{"recd_training_passes_total", "counter", "", "", "Passes over all positives.", STATUS(U64, progress.passes)},
+	{"recd_training_rollbacks_total", "counter", "", "", "Times the parameters were set back after NaN or divergence. Alarm on any growth.",
+	 STATUS(U64, progress.rollbacks)},
+	{"recd_training_loss", "gauge", "", "", "Running mean of -ln sigmoid(x) over the triples.", STATUS(DOUBLE, loss)},
+	{"recd_training_resting", "gauge", "", "", "1 while training waits for a new positive (training.idle_passes).", STATUS(INT, training_resting)},
+	{"recd_personal_rows", "gauge", "", "", "Users with a personal row.", STATUS(U64, personal_rows)},
+	{"recd_folded_in_total", "counter", "", "", "Personal rows fitted since the start.", STATUS(U64, folded_in)},
+	{"recd_fold_in_waiting", "gauge", "", "", "Users with news whose row is not fitted yet.", STATUS(U64, fold_in_waiting)},
+	{"recd_personal_rows_refreshed_total", "counter", "", "", "Rows fitted again because of their age.", STATUS(U64, refreshed)},
+
+	{"recd_generation", "gauge", "", "", "Number of the published model.", STATUS(U64, generation)},
+	{"recd_publish_age_seconds", "gauge", "seconds", "", "Age of the published model.", STATUS(MS, publish_age_ms)},
+	{"recd_checkpoint_number", "gauge", "", "", "Last durable checkpoint; 0: none.", STATUS(U32, checkpoint_number)},
+	{"recd_checkpoint_age_seconds", "gauge", "seconds", "",
+	 "Since the last one became durable; absent: none in this run. Alarm at a few times checkpoint.interval_sec.", STATUS(MS, checkpoint_age_ms)},
+	{"recd_checkpoint_duration_seconds", "gauge", "seconds", "", "How long the last one took.", STATUS(MS, checkpoint_duration_ms)},
+	{"recd_checkpoint_bytes", "gauge", "bytes", "", "Size of the last one.", STATUS(U64, checkpoint_bytes)},
+	{"recd_checkpoint_failures", "gauge", "", "", "Failures in a row. Alarm above 0; /v1/status has the reason.", STATUS(U64, checkpoint_failures)},
+	{"recd_checkpoint_running", "gauge", "", "", "1 while one is written.", STATUS(INT, checkpoint_running)},
+	{"recd_engine_turns_total", "counter", "", "", "Turns of the engine's loop; standing still means it hangs.", STATUS(U64, heartbeat)},
+
+	{"recd_http_answers_total", "counter", "", "code", "Requests answered.", FUNCTION(write_answers)},
+	{"recd_http_clients", "gauge", "", "", "Connections now.", FUNCTION(write_clients)},
+	{"recd_http_clients_accepted_total", "counter", "", "", "Connections taken.", FUNCTION(write_clients_accepted)},
+	{"recd_http_clients_dropped_total", "counter", "", "", "Connections closed because the client did not finish in time, or to make room.",
+	 FUNCTION(write_clients_dropped)},
+	{"recd_http_accept_failures_total", "counter", "", "", "Connections that could not be taken: no descriptor or memory left.",
+	 FUNCTION(write_accept_failures)},
+	{"recd_log_lines_lost_total", "counter", "", "", "Log lines lost because stderr was not read.", FUNCTION(write_log_lost)},
+};
+#define N_METRICS (sizeof(metrics) / sizeof(metrics[0]))
+
+/* ---- output ---- */
+
+static void write_status_value(FILE *out, const struct metric *metric, const struct engine_status *status)
+{
+	const void *at = (const char *)status + metric->offset;
+	double value = 0;
+
+	switch (metric->from) {
+	case FROM_STATUS_U64:
+		sample_u64(out, metric, *(const uint64_t *)at);
+		return;
+	case FROM_STATUS_I64:
+		value = (double)*(const int64_t *)at;
+		break;
+	case FROM_STATUS_U32:
+		value = *(const uint32_t *)at;
+		break;
+	case FROM_STATUS_INT:
+		value = *(const int *)at;
+		break;
+	case FROM_STATUS_DOUBLE:
+		value = *(const double *)at;
+		break;
+	case FROM_STATUS_MS:
+		value = (double)*(const int64_t *)at / 1e3;
+		break;
+	case FROM_STATUS_US:
+		value = (double)*(const int64_t *)at / 1e6;
+		break;
+	case FROM_FUNCTION:
+		return;
+	}
+	if (isfinite(value) && !(metric->from == FROM_STATUS_MS && value < 0)) /* -1: never */
+		sample(out, metric, value);
+}
+
+void metrics_write(FILE *out, const struct metrics_input *input)
+{
+	for (size_t i = 0; i < N_METRICS; i++) {
+		const struct metric *metric = &metrics[i];
+
+		fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help, metric->name, metric->type);
+		if (metric->from == FROM_FUNCTION)
+			metric->write(out, metric, input);
+		else if (input->status)
+			write_status_value(out, metric, input->status);
+	}
+}
+
+void metrics_write_docs(FILE *out)
+{
+	fputs("# Metrics\n\n"
+	      "Written from the table in daemon/metrics.c; do not edit. `GET /metrics` on the socket answers with these in Prometheus' text format:\n"
+	      "`curl --unix-socket /run/recd/recd.sock http://recd/metrics`. A metric without a value yet is left out. Counters named with a `position` lie in the\n"
+	      "checkpoint and go on after a restart; the others begin at 0. The label `position` is the source position's name (file:STREAM:PATH), of which the first\n"
+	      "64 are shown; `source` is the name of a source, `stream` that of a stream.\n\n"
+	      "| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n",
+	      out);
+	for (size_t i = 0; i < N_METRICS; i++)
+		fprintf(out, "| `%s` | %s | %s | %s | %s |\n", metrics[i].name, metrics[i].type, metrics[i].unit, metrics[i].labels, metrics[i].help);
+}

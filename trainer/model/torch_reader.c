@@ -151,7 +151,7 @@ static const char *unsupported(const struct pickle_tensor *t, const struct pickl
 		empty = empty || t->sizes[i] == 0;
 		contiguous = contiguous && (t->sizes[i] == 1 || t->strides[i] == expected);
 		if (__builtin_mul_overflow(expected, t->sizes[i], &expected))
-			contiguous = false;
+			return NULL; /* goes beyond any storage: the caller says so */
 	}
 	if (empty || contiguous)
 		return NULL;

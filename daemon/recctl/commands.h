@@ -9,7 +9,9 @@
 
 /* In the order of the help page. */
 #define RECCTL_COMMANDS(X) \
-	X(synth, "writes synthetic logs: catalogue, users, impressions, events, watches")
+	X(synth, "writes synthetic logs: catalogue, users, impressions, events, watches") \
+	X(train, "trains both models on logs and judges them on the last watches") \
+	X(evaluate, "judges a saved model on the last watches of the logs")
 
 #define RECCTL_DECLARE(name, purpose) int command_##name(int argc, char **argv);
 RECCTL_COMMANDS(RECCTL_DECLARE)

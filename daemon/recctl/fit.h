@@ -1,0 +1,51 @@
+/*
+ * fit.h: what `recctl train` fits after the ranking triples: the mean row, the intercepts, the personal rows. Works on tables whose rows are the state's
+ * indexes; item tables are read only.
+ */
+#ifndef DAEMON_RECCTL_FIT_H
+#define DAEMON_RECCTL_FIT_H
+
+#include "trainer/learn/personalize.h"
+
+/* Precision of the prior of a user's intercept, in decided impressions; recd's default, too. */
+#define FIT_INTERCEPT_PRIOR_WEIGHT 8.0f
+
+struct fit {
+	const struct state *state;
+	uint32_t threads;
+	float intercept; /* the prior of every user's bu; set by fit_global_intercept() */
+};
+
+/*
+ * ret_mean[dim]: mean of the rows of users with positives (zero when there are none). Rows of users without any are then set to it: an untrained row is
+ * noise, and says nothing about a user.
+ */
+void fit_mean_user(const struct fit *fit, struct tables *tables, float *ret_mean);
+
+/*
+ * The global intercept: maximum likelihood of b in P(watched far enough) = sigmoid(dot(U[u], V[i]) + bi[i] + b) over all decided impressions (a sample of users when
+ * there are more than a few million of them), with a prior of one observation at 0. 0 or -ENOMEM.
+ */
+int fit_global_intercept(struct fit *fit, const struct tables *tables);
+
+/* bu of every user for the rows in U [n_users, dim]; ret_bu [n_users]. 0 or -ENOMEM. `what` labels the progress. */
+int fit_intercepts(const struct fit *fit, const struct tables *tables, const float *U, float *ret_bu, const char *what);
+
+/*
+ * Personal rows of users with at least `min_positives`; everybody else keeps the global row. ret_U [n_users, dim]. Each user's draws come from options->seed and his
+ * id, so that the result does not depend on threads or on other users. ret_fitted: users with a row of their own. 0 or -errno.
+ */
+int fit_personal_rows(const struct fit *fit, const struct tables *tables, const uint32_t *candidates, size_t n_candidates, uint32_t min_positives,
+                      const struct personalize_options *options, float *ret_U, uint64_t *ret_fitted);
+
+/* How well conf keeps its promise: over all decided impressions, mean conf against the share that was watched far enough. */
+struct calibration {
+	uint64_t decided;
+	double mean_conf, watch_rate;
+};
+struct calibration fit_calibration(const struct fit *fit, const struct tables *tables, const float *U, const float *bu);
+
+/* 64-bit hash of V and bi, to show that they did not change. */
+uint64_t fit_item_hash(const struct tables *tables);
+
+#endif

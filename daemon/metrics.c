@@ -39,9 +39,16 @@ static void write_label(FILE *out, const char *text)
 	}
 }
 
+/* Whole numbers exactly as far as a double goes, others to 15 digits. */
+static void write_value(FILE *out, double value)
+{
+	fprintf(out, value == trunc(value) && fabs(value) < 1e17 ? "%.0f\n" : "%.15g\n", value);
+}
+
 static void sample(FILE *out, const struct metric *metric, double value)
 {
-	fprintf(out, "%s %.15g\n", metric->name, value);
+	fprintf(out, "%s ", metric->name);
+	write_value(out, value);
 }
 
 static void sample_u64(FILE *out, const struct metric *metric, uint64_t value)
@@ -54,7 +61,8 @@ static void sample_with(FILE *out, const struct metric *metric, const char *labe
 {
 	fprintf(out, "%s{%s=\"", metric->name, label);
 	write_label(out, label_value);
-	fprintf(out, "\"} %.15g\n", value);
+	fputs("\"} ", out);
+	write_value(out, value);
 }
 
 /* ---- values with a function of their own ---- */

@@ -22,6 +22,8 @@ static const char *placeholder_of(const struct flag *flag)
 	case FLAG_INT:
 	case FLAG_UINT64:
 		return "N";
+	case FLAG_IDS:
+		return "ID";
 	case FLAG_FLOAT:
 		return "X";
 	case FLAG_STRING:
@@ -67,6 +69,9 @@ static void allowed_of(const struct flag *flag, char *out, size_t size)
 	case FLAG_CHOICE:
 		join_choices(flag, list, sizeof(list));
 		snprintf(out, size, "one of %s", list);
+		break;
+	case FLAG_IDS:
+		snprintf(out, size, "an id, a whole number from 0 to 9223372036854775807; at most %d of them", FLAG_IDS_MAX);
 		break;
 	}
 }
@@ -119,6 +124,16 @@ static int parse_bool(const char *text, int *ret)
 	return -EINVAL;
 }
 
+static int add_id(const char *text, struct flag_ids *ids)
+{
+	uint64_t id;
+
+	if (ids->count == FLAG_IDS_MAX || parse_uint64(text, &id) || id > INT64_MAX)
+		return -EINVAL;
+	ids->ids[ids->count++] = (int64_t)id;
+	return 0;
+}
+
 /* Parses `text` into the flag's field. 0 or -EINVAL; the field is untouched then. */
 static int set_value(const struct flag *flag, const char *text, void *options)
 {
@@ -146,6 +161,8 @@ static int set_value(const struct flag *flag, const char *text, void *options)
 			}
 		}
 		return -EINVAL;
+	case FLAG_IDS:
+		return add_id(text, field);
 	}
 	return -EINVAL;
 }
@@ -153,7 +170,8 @@ static int set_value(const struct flag *flag, const char *text, void *options)
 static void set_defaults(const struct command_spec *spec, void *options)
 {
 	static const size_t sizes[] = { [FLAG_INT] = sizeof(int64_t), [FLAG_UINT64] = sizeof(uint64_t), [FLAG_FLOAT] = sizeof(double),
-		                        [FLAG_STRING] = sizeof(char *), [FLAG_BOOL] = sizeof(int), [FLAG_CHOICE] = sizeof(int) };
+		                        [FLAG_STRING] = sizeof(char *), [FLAG_BOOL] = sizeof(int), [FLAG_CHOICE] = sizeof(int),
+		                        [FLAG_IDS] = sizeof(struct flag_ids) };
 
 	for (size_t i = 0; i < spec->n_flags; i++) {
 		const struct flag *flag = &spec->flags[i];
@@ -280,7 +298,7 @@ int flags_parse(const struct command_spec *spec, int argc, char **argv, void *op
 
 	memset(ret_words, 0, sizeof(*ret_words));
 	set_defaults(spec, options);
-	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
 			return 1;
 	}

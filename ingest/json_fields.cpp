@@ -150,7 +150,7 @@ struct json_parser {
 
 namespace {
 
-json_result walk(json_parser *self, ondemand::value value, uint32_t depth, json_value *ret);
+json_result walk(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret);
 
 /* A string with escapes: unescaped by simdjson, which refuses unknown escapes and lone surrogates. */
 bool unescape(simdjson_result<std::string_view> result, std::string_view *ret)
@@ -160,13 +160,20 @@ bool unescape(simdjson_result<std::string_view> result, std::string_view *ret)
 	return ret->empty() || memchr(ret->data(), '\0', ret->size()) == nullptr;
 }
 
-json_result walk_string(ondemand::value &value, std::string_view token, json_value *ret)
+inline json_result walk_string(ondemand::value &value, std::string_view token, json_value *ret)
 {
 	if (token.size() < 2 || token.back() != '"')
 		return JSON_DAMAGED;
 	std::string_view text = token.substr(1, token.size() - 2);
-	if (has_backslash(text.data(), text.size()) && !unescape(value.get_string(), &text))
-		return JSON_DAMAGED;
+	if (has_backslash(text.data(), text.size())) {
+		if (!unescape(value.get_string(), &text))
+			return JSON_DAMAGED;
+	} else {
+		/* consumed here: cheaper than having the iterator skip it */
+		ondemand::raw_json_string raw;
+		if (value.get_raw_json_string().get(raw) != SUCCESS)
+			return JSON_DAMAGED;
+	}
 	ret->kind = JSON_STRING;
 	ret->text = text.data();
 	ret->len = text.size();
@@ -243,7 +250,7 @@ json_result walk_object(json_parser *self, ondemand::value &value, uint32_t dept
 }
 
 /* Checks one value that lies inside `depth` levels, and everything in it. */
-json_result walk(json_parser *self, ondemand::value value, uint32_t depth, json_value *ret)
+json_result walk(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret)
 {
 	std::string_view token = trim(std::string_view(value.raw_json_token()));
 
@@ -296,6 +303,24 @@ bool find_key(json_parser *self, ondemand::field &field, size_t index, uint32_t 
 	return true;
 }
 
+/* walk() for a value of the line itself, with the two most frequent cases first. */
+inline json_result read_value(json_parser *self, ondemand::value &value, json_value *ret)
+{
+	std::string_view token = std::string_view(value.raw_json_token());
+	uint64_t number;
+
+	if (token[0] == '"')
+		return walk_string(value, trim(token), ret);
+	if (is_digit(token[0]) && value.get_uint64().get(number) == SUCCESS && number <= INT64_MAX) {
+		ret->kind = JSON_INTEGER;
+		ret->overflow = 0;
+		ret->negative = 0;
+		ret->integer = static_cast<int64_t>(number);
+		return JSON_GOOD;
+	}
+	return walk(self, value, 1, ret);
+}
+
 json_result read_field(json_parser *self, ondemand::field &field, size_t index, uint32_t keys, uint32_t numbers, json_fields *ret)
 {
 	json_value scratch;
@@ -304,7 +329,7 @@ json_result read_field(json_parser *self, ondemand::field &field, size_t index, 
 	if (!find_key(self, field, index, keys, &key))
 		return JSON_DAMAGED;
 	json_value *value = key < KEY_COUNT ? &ret->value[key] : &scratch;
-	json_result result = walk(self, field.value(), 1, value);
+	json_result result = read_value(self, field.value(), value);
 	if (result != JSON_GOOD || key == KEY_COUNT)
 		return result;
 	uint32_t bit = UINT32_C(1) << key;

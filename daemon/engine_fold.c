@@ -32,6 +32,7 @@ void engine_fold_close(struct engine *engine)
 	struct engine_fold *fold = &engine->fold;
 
 	user_list_free(&fold->waiting);
+	user_list_free(&fold->late);
 	user_list_free(&fold->rows);
 	personalize_scratch_free(&fold->scratch);
 	free(fold->items);
@@ -48,6 +49,8 @@ int engine_fold_grow(struct engine *engine)
 	if (n <= fold->n_bu)
 		return 0;
 	rc = user_list_reserve(&fold->waiting, n);
+	if (rc == 0)
+		rc = user_list_reserve(&fold->late, n);
 	if (rc == 0)
 		rc = user_list_reserve(&fold->rows, n);
 	if (rc < 0)
@@ -99,8 +102,8 @@ void engine_fit_intercept(struct engine *engine)
 		engine->fold.intercept = intercept_fit(&scores, &one, sample->decided, sample->n, engine->fold.intercept, 1.0f);
 }
 
-/* Items that the published tables do not have yet are left for the next time. */
-static size_t known_positives(struct engine *engine, const struct user_facts *facts, uint32_t n_items)
+/* Positives that the published tables know. *ret_all: all of them are. */
+static size_t known_positives(struct engine *engine, const struct user_facts *facts, uint32_t n_items, int *ret_all)
 {
 	struct engine_fold *fold = &engine->fold;
 	size_t n = state_positives(engine->state, facts, fold->items, fold->capacity), kept = 0;
@@ -119,6 +122,7 @@ static size_t known_positives(struct engine *engine, const struct user_facts *fa
 	for (size_t i = 0; i < n; i++)
 		if (fold->items[i] < n_items)
 			fold->items[kept++] = fold->items[i];
+	*ret_all = kept == n;
 	return kept;
 }
 
@@ -172,16 +176,21 @@ static void fit_user(struct engine *engine, uint32_t user, const struct generati
 	float fitted[512];
 	const uint32_t *candidates;
 	size_t n_candidates, n_positives, n_decided;
+	int all = 1;
 
 	state_user_facts(engine->state, user, &facts);
-	n_positives = known_positives(engine, &facts, g->tables.n_items);
+	n_positives = known_positives(engine, &facts, g->tables.n_items, &all);
 	n_decided = known_decided(engine, &facts, g->tables.n_items);
 	sample_scores(fold, &g->tables, n_positives > 0 ? global : g->mean_user, n_decided);
 	fold->bu[user] = intercept_fit(&g->tables, n_positives > 0 ? global : g->mean_user, fold->decided, n_decided, g->intercept,
 	                               engine->config.intercept_prior_weight);
 	candidates = learner_candidates(engine->learner, &n_candidates);
-	if (n_candidates > g->n_candidates)
+	if (n_candidates > g->n_candidates) {
 		n_candidates = g->n_candidates; /* later ones may be items that this generation does not have */
+		all &= n_candidates > n_positives; /* and too few are no negatives */
+	}
+	if (!all)
+		user_list_put_last(&fold->late, user);
 	options.seed ^= (uint64_t)state_user_ids(engine->state)[user] * 0x9e3779b97f4a7c15u;
 	if (n_positives < engine->config.personalize_min_positives || n_positives == 0 ||
 	    personalize_row(&g->tables, global, fold->items, n_positives, candidates, n_candidates, &options, &fold->scratch, fitted) < 0) {
@@ -216,6 +225,17 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 	return done;
 }
 
+void engine_fold_published(struct engine *engine)
+{
+	struct engine_fold *fold = &engine->fold;
+	uint32_t user;
+
+	while ((user = user_list_first(&fold->late)) != UINT32_MAX) {
+		user_list_take_out(&fold->late, user);
+		user_list_put_first(&fold->waiting, user);
+	}
+}
+
 int engine_refresh(struct engine *engine, int64_t budget_us)
 {
 	const int64_t began_us = engine_mono_us(), now_us = engine_model_clock_us(engine);
@@ -235,8 +255,6 @@ int engine_refresh(struct engine *engine, int64_t budget_us)
 		const int64_t age_us = now_us - row->fitted_us;
 
 		if (current && age_us < max_age_us / 4)
-			break;
-		if (!current && !engine->training.resting && age_us < max_age_us / 4)
 			break;
 		if (current) {
 			struct personal_row *stamped = state_row_begin(engine->state, user);

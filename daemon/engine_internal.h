@@ -31,6 +31,7 @@ struct intercept_sample {
 
 struct engine_fold {
 	struct user_list waiting; /* touched, latest first */
+	struct user_list late;    /* fitted without something that the generation did not know yet; wait for the next one */
 	struct user_list rows;    /* users with a personal row, oldest fit first */
 	struct personalize_scratch scratch;
 	uint32_t *items;          /* [capacity] positives of one user */
@@ -146,6 +147,8 @@ int engine_fold_grow(struct engine *engine);
 int engine_fold_in(struct engine *engine, int64_t budget_us);
 /* Fits old personal rows again, oldest first. */
 int engine_refresh(struct engine *engine, int64_t budget_us);
+/* After a publish: users whose fit was waiting for it. */
+void engine_fold_published(struct engine *engine);
 /* Fits the global intercept anew from the sample. */
 void engine_fit_intercept(struct engine *engine);
 /* Lists the personal rows of a recovered state by age. */

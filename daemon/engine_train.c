@@ -132,6 +132,7 @@ int engine_publish(struct engine *engine, int force)
 	generation_release(engine->publisher, before);
 	t->trained_since = 0;
 	t->dirty = 0;
+	engine_fold_published(engine);
 	t->published_us = engine_mono_us();
 	t->publish_cost_us = t->published_us - began_us;
 	return 1;

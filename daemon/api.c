@@ -304,7 +304,7 @@ static const struct route {
 	{"GET", "/v1/users/{id}/explain", api_explain, 1},
 	{"GET", "/v1/items/{id}/similar", api_similar, 1},
 	{"POST", "/v1/snapshot", post_snapshot, 1},
-	{"POST", "/v1/reload", post_reload, 0},
+	{"POST", "/v1/reload", post_reload, 1}, /* what is reloaded goes to the engine */
 	{"POST", "/v1/users/{id}/forget", post_forget, 1},
 	{"DELETE", "/v1/users/{id}/forget", delete_forget, 1},
 };

@@ -99,17 +99,13 @@ void api_explain(struct api_call *call)
 	if (!generation)
 		return;
 	r = facts_get(call, &facts);
-	if (r == 0 && !facts) {
-		api_errorf(call->response, 404, "user %" PRId64 " has not been seen: there is nothing to explain (top answers with what is popular)", call->id);
-	} else {
-		if (r == 0)
-			r = query_explain(generation, state, facts, &options, &call->scratch->query, &explanation);
-		if (r == 0)
-			api_answer_json(call->response, 200, render_explain(state, call->id, generation->number, explanation));
-		else
-			answer_out_of_memory(call);
-		explanation_free(explanation);
-	}
+	if (r == 0)
+		r = query_explain(generation, state, facts, &options, &call->scratch->query, &explanation);
+	if (r == 0)
+		api_answer_json(call->response, 200, render_explain(state, call->id, generation->number, explanation));
+	else
+		answer_out_of_memory(call);
+	explanation_free(explanation);
 	generation_release(publisher, generation);
 }
 

@@ -11,7 +11,11 @@
 #define RECCTL_COMMANDS(X) \
 	X(synth, "writes synthetic logs: catalogue, users, impressions, events, watches") \
 	X(train, "trains both models on logs and judges them on the last watches") \
-	X(evaluate, "judges a saved model on the last watches of the logs")
+	X(evaluate, "judges a saved model on the last watches of the logs") \
+	X(explain, "shows what is recommended to users and why") \
+	X(top, "shows the best titles for users") \
+	X(status, "shows what a running recd is doing") \
+	X(snapshot, "makes a running recd write a checkpoint now")
 
 #define RECCTL_DECLARE(name, purpose) int command_##name(int argc, char **argv);
 RECCTL_COMMANDS(RECCTL_DECLARE)

@@ -93,7 +93,7 @@ static int read_all(struct run *run)
 	const struct options *options = run->options;
 	struct load_options load = { .data_dir = options->data_dir, .rules = run->rules, .ids_first = &run->model };
 	struct load_stats loaded;
-	int rc = model_file_read(run->model_path, &run->model, run->errstr, sizeof(run->errstr));
+	int rc = load_model(run->model_path, &run->model, run->errstr, sizeof(run->errstr));
 
 	if (rc)
 		return rc;
@@ -102,7 +102,8 @@ static int read_all(struct run *run)
 		return rc;
 	load.before_us = run->split.cut_us;
 	rc = load_logs(&load, &run->state, &loaded, run->errstr, sizeof(run->errstr));
-	load_stats_print(&loaded, options->data_dir, "evaluate");
+	if (!rc)
+		load_stats_print(&loaded, options->data_dir, "evaluate");
 	if (!rc)
 		rc = split_find_relevant(options->data_dir, &run->rules, run->state, &run->split, run->errstr, sizeof(run->errstr));
 	if (!rc)

@@ -263,6 +263,15 @@ int load_logs(const struct load_options *options, struct state **ret_state, stru
 	return 0;
 }
 
+int load_model(const char *path, struct model_file *ret_file, char *errstr, size_t errstr_size)
+{
+	int rc = model_file_read(path, ret_file, errstr, errstr_size);
+
+	if (rc == -ENOENT && access(path, F_OK))
+		snprintf(errstr, errstr_size, "%s: no such file; recctl train makes models, --model_path names one", path);
+	return rc;
+}
+
 void load_stats_print(const struct load_stats *stats, const char *data_dir, const char *command)
 {
 	for (int stream = 0; stream < STREAM_COUNT; stream++) {

@@ -46,6 +46,9 @@ int load_logs(const struct load_options *options, struct state **ret_state, stru
 /* An empty state with the limits of load_logs(). */
 int load_new_state(const struct state_rules *rules, struct state **ret_state, char *errstr, size_t errstr_size);
 
+/* model_file_read(), with a hint when there is no such file. */
+int load_model(const char *path, struct model_file *ret_file, char *errstr, size_t errstr_size);
+
 /* One line a stream that had refused lines or no file, to standard error, after the command's name. */
 void load_stats_print(const struct load_stats *stats, const char *data_dir, const char *command);
 

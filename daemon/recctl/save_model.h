@@ -6,7 +6,7 @@
 
 #include "trainer/model/checkpoint.h"
 
-/* Makes the folder when it is missing (one level) and opens it. The descriptor, or -errno with text. */
+/* Opens the folder; makes it when it is missing (one level). The descriptor, or -errno with text. */
 int save_open_dir(const char *dir, char *errstr, size_t errstr_size);
 /*
  * Writes `name` in the folder under a temporary name, makes it durable and renames it. An older file of that name is replaced; a symbolic link is

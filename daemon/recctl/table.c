@@ -142,47 +142,48 @@ static void print_padding(size_t n)
 		putchar(' ');
 }
 
-/* One cell; the last column on the left side gets no padding, so that lines do not end in spaces. */
-static void print_cell(const struct table *table, size_t column, const char *text, size_t width)
+/* One row, texts [n_columns], without spaces at its end and without newline. */
+static void print_row(const struct table *table, const char *const *texts, const size_t *widths, int indent)
 {
-	size_t pad = width - text_width(text);
+	size_t last = 0;
 
-	if (table->columns[column].right)
-		print_padding(pad);
-	fputs(text, stdout);
-	if (!table->columns[column].right && column + 1 < table->n_columns)
-		print_padding(pad);
-	fputs(column + 1 < table->n_columns ? "  " : "\n", stdout);
+	for (size_t c = 0; c < table->n_columns; c++) {
+		if (texts[c][0])
+			last = c;
+	}
+	print_padding((size_t)indent);
+	for (size_t c = 0; c <= last; c++) {
+		size_t pad = widths[c] - text_width(texts[c]);
+
+		if (table->columns[c].right)
+			print_padding(pad);
+		fputs(texts[c], stdout);
+		if (c == last)
+			break;
+		if (!table->columns[c].right)
+			print_padding(pad);
+		fputs("  ", stdout);
+	}
 }
 
-static void print_all(const struct table *table, const size_t *widths, int indent)
+static void print_all(const struct table *table, const char **titles, const size_t *widths, int indent)
 {
-	print_padding((size_t)indent);
+	for (size_t c = 0; c < table->n_columns; c++)
+		titles[c] = table->columns[c].title;
 	fputs(table_bold(), stdout);
-	for (size_t c = 0; c < table->n_columns; c++) {
-		if (c + 1 == table->n_columns && table->columns[c].right) {
-			print_padding(widths[c] - text_width(table->columns[c].title));
-			printf("%s", table->columns[c].title);
-		} else if (c + 1 == table->n_columns) {
-			printf("%s", table->columns[c].title);
-		} else {
-			print_cell(table, c, table->columns[c].title, widths[c]);
-		}
-	}
+	print_row(table, titles, widths, indent);
 	printf("%s\n", table_reset());
-	for (size_t i = 0; i < table->n_cells; i++) {
-		size_t c = i % table->n_columns;
-
-		if (!c)
-			print_padding((size_t)indent);
-		print_cell(table, c, table->cells[i], widths[c]);
+	for (size_t i = 0; i + table->n_columns <= table->n_cells; i += table->n_columns) {
+		print_row(table, (const char *const *)table->cells + i, widths, indent);
+		putchar('\n');
 	}
 }
 
 int table_end(struct table *table, int indent)
 {
 	size_t *widths = calloc(table->n_columns, sizeof(*widths));
-	int rc = table->failed || !widths ? -ENOMEM : 0;
+	const char **titles = calloc(table->n_columns, sizeof(*titles));
+	int rc = table->failed || !widths || !titles ? -ENOMEM : 0;
 
 	for (size_t c = 0; !rc && c < table->n_columns; c++)
 		widths[c] = text_width(table->columns[c].title);
@@ -193,11 +194,12 @@ int table_end(struct table *table, int indent)
 			widths[c] = width;
 	}
 	if (!rc)
-		print_all(table, widths, indent);
+		print_all(table, titles, widths, indent);
 	for (size_t i = 0; i < table->n_cells; i++)
 		free(table->cells[i]);
 	free(table->cells);
 	free(widths);
+	free(titles);
 	*table = (struct table){ 0 };
 	return rc;
 }

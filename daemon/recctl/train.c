@@ -102,7 +102,8 @@ static int read_logs(struct train_run *run)
 	}
 	if (!rc)
 		rc = load_logs(&load, &run->state, &run->loaded, run->errstr, sizeof(run->errstr));
-	load_stats_print(&run->loaded, options->data_dir, "train");
+	if (!rc)
+		load_stats_print(&run->loaded, options->data_dir, "train");
 	if (!rc && options->holdout > 0)
 		rc = split_find_relevant(options->data_dir, &run->rules, run->state, &run->split, run->errstr, sizeof(run->errstr));
 	return rc;
@@ -354,6 +355,9 @@ static int train_and_save(struct train_run *run)
 {
 	int rc = read_logs(run);
 
+	/* the folder before training: an hour of work must not end at a folder that cannot be written to */
+	if (!rc && (run->dir_fd = save_open_dir(run->out_dir, run->errstr, sizeof(run->errstr))) < 0)
+		rc = run->dir_fd;
 	if (!rc)
 		rc = make_learner(run);
 	if (!rc) {
@@ -402,10 +406,7 @@ int command_train(int argc, char **argv)
 	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
 	run.out_dir = options.out_dir ? options.out_dir : options.data_dir;
 	run.rules = (struct state_rules){ .min_pos_completion = (float)options.min_pos_completion, .negative_after_us = options.negative_after_sec * 1000000 };
-	/* the folder first: a run of an hour must not end at a folder that cannot be written to */
-	rc = run.dir_fd = save_open_dir(run.out_dir, run.errstr, sizeof(run.errstr));
-	if (rc >= 0)
-		rc = train_and_save(&run);
+	rc = train_and_save(&run);
 	if (!rc) {
 		train_report_end(&run);
 		if (options.json)

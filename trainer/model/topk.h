@@ -1,5 +1,5 @@
 /*
- * topk.h: selection of the K best, for what ranks items by scores it already has. topk_scan() is in query.h. Internal to trainer/model.
+ * topk.h: selection of the K best, for what ranks items by scores it already has. topk_scan() is in query.h.
  */
 #ifndef TRAINER_MODEL_TOPK_H
 #define TRAINER_MODEL_TOPK_H

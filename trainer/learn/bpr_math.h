@@ -54,7 +54,7 @@ BPR_FN int bpr_is_finite(float f)
 	return (bpr_bits_of_float(f) & 0x7f800000u) != 0x7f800000u;
 }
 
-/* exp(x), cut to x in -87..88; relative error below 2e-7. Two-part ln 2 (Cody and Waite), then the Taylor polynomial on +-ln(2)/2. */
+/* exp(x), cut to x in -87..88; relative error below 3e-7. Two-part ln 2 (Cody and Waite), then the Taylor polynomial on +-ln(2)/2. */
 BPR_FN float bpr_exp(float x)
 {
 	const float round_to_int = 12582912.0f; /* 1.5 * 2^23 */

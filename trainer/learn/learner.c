@@ -49,7 +49,7 @@ void learn_options_default(struct learn_options *options)
 		.skip_share = 0.0f,
 		.recent_passes = 10,
 		.recent_share = 0.25f,
-		.step_norm_max = 1.0f,
+		.step_norm_max = 10.0f,
 	};
 }
 

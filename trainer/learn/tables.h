@@ -27,7 +27,8 @@ struct tables {
 #ifdef __cplusplus
 extern "C" {
 #endif
-/* Makes room for at least this many rows (grows by 1.5, keeps the content; new memory is zero). 0 or -ENOMEM (tables unchanged). */
+/* Makes room for at least this many rows (grows by 1.5, keeps the content; new memory is zero). 0, -ENOMEM, or -EINVAL when they
+ * hold another dim (content unchanged). */
 int tables_reserve(struct tables *tables, uint32_t n_users, uint32_t n_items, uint32_t dim);
 void tables_free(struct tables *tables);
 #ifdef __cplusplus

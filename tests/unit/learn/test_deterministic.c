@@ -1,0 +1,225 @@
+/*
+ * test_deterministic.c: the deterministic mode against a naive scalar loop, bit for bit, and against itself over thread counts and runs.
+ */
+#include <math.h>
+
+#include "tests/unit/learn/learn_fixture.h"
+#include "trainer/learn/bpr_math.h"
+#include "trainer/learn/sampler.h"
+
+#define USERS 60u
+#define ITEMS 90u
+
+static struct tables train_with(const struct learn_options *options, uint64_t steps, double *ret_loss)
+{
+	struct learner *learner = world_learner(options, USERS, ITEMS);
+	struct tables copy = {0};
+	world_fill(learner, USERS, ITEMS, 9);
+	struct train_report report = world_train(learner, steps * options->batch_size - 5, 0.05f); /* the last batch is not full */
+	assert_int_equal(report.nonfinite, 0);
+	*ret_loss = report.loss;
+	assert_int_equal(learner_pull(learner, &copy), 0);
+	learner_free(learner);
+	return copy;
+}
+
+/* A row's coordinate k of a copy; rows are taken as padded with zeros. */
+static float at(const float *rows, uint32_t row, uint32_t dim, uint32_t k)
+{
+	return k < dim ? rows[(size_t)row * dim + k] : 0.0f;
+}
+
+static float lane_sum(float lanes[16])
+{
+	for (int width = 8; width > 0; width /= 2)
+		for (int l = 0; l < width; l++)
+			lanes[l] += lanes[l + width];
+	return lanes[0];
+}
+
+struct naive {
+	const struct learn_options *options;
+	struct tables *t;
+	int64_t user_sums[USERS][144], item_sums[ITEMS][144]; /* the bias at [143] */
+	uint8_t user_touched[USERS], item_touched[ITEMS];
+};
+
+static void naive_triple(struct naive *w, const struct draw *d)
+{
+	const struct learn_options *o = w->options;
+	const struct tables *t = w->t;
+	float lanes[16] = {0};
+	uint32_t dim = t->dim;
+	for (uint32_t k = 0; k < (dim + 15) / 16 * 16; k++)
+		lanes[k % 16] = fmaf(at(t->U, d->user, dim, k), at(t->V, d->pos, dim, k) - at(t->V, d->neg, dim, k), lanes[k % 16]);
+	float z = bpr_sigmoid(-(lane_sum(lanes) + (t->bi[d->pos] - t->bi[d->neg])));
+	for (uint32_t k = 0; k < dim; k++) {
+		float u = at(t->U, d->user, dim, k), p = at(t->V, d->pos, dim, k), n = at(t->V, d->neg, dim, k);
+		w->user_sums[d->user][k] += bpr_to_fixed(bpr_gradient_user(z, u, p, n, o->reg_user));
+		w->item_sums[d->pos][k] += bpr_to_fixed(bpr_gradient_pos(z, u, p, o->reg_pos));
+		w->item_sums[d->neg][k] += bpr_to_fixed(bpr_gradient_neg(z, u, n, o->reg_neg));
+	}
+	w->item_sums[d->pos][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->pos], z));
+	w->item_sums[d->neg][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->neg], -z));
+	w->user_touched[d->user] = w->item_touched[d->pos] = w->item_touched[d->neg] = 1;
+}
+
+static void naive_apply(const struct learn_options *o, const int64_t *sums, uint32_t dim, float *row, float *bias, float *acc)
+{
+	float lanes[16] = {0};
+	for (uint32_t k = 0; k < dim; k++)
+		lanes[k % 16] = fmaf(bpr_from_fixed(sums[k]), bpr_from_fixed(sums[k]), lanes[k % 16]);
+	float gb = bias ? bpr_from_fixed(sums[143]) : 0.0f;
+	float norm2 = fmaf(gb, gb, lane_sum(lanes));
+	float step = bpr_step_scale(0.05f, norm2, 1.0f / (float)(dim + (bias ? 1 : 0)), o->step_norm_max,
+	                            o->optimizer == OPTIMIZER_ADAGRAD ? acc : NULL);
+	for (uint32_t k = 0; k < dim; k++)
+		row[k] = fmaf(step, bpr_from_fixed(sums[k]), row[k]);
+	if (bias)
+		*bias = fmaf(step, gb, *bias);
+}
+
+/* The same training, one triple and one row after the other, on a copy of the starting parameters. */
+static struct tables train_naive(const struct learn_options *options, uint32_t steps)
+{
+	struct learner *learner = world_learner(options, USERS, ITEMS); /* for the starting rows only */
+	struct tables t = {0};
+	struct training_set set;
+	struct draw_plan plan;
+	static struct naive w;
+	static struct draw draws[1024];
+	assert_int_equal(learner_pull(learner, &t), 0);
+	training_set_init(&set, options->seed);
+	training_set_grow(&set, USERS, ITEMS);
+	for (uint32_t u = 0; u < USERS; u++)
+		for (uint32_t k = 0; k < 9; k++)
+			training_set_add(&set, u, (u % 3) * (ITEMS / 3) + world_random(u * 9 + k, 5) % (ITEMS / 3), 0);
+	for (uint32_t i = 0; i < ITEMS; i++)
+		training_set_add_candidate(&set, i);
+	draw_plan_make(&set, options, &plan);
+	for (uint32_t step = 0; step < steps; step++) {
+		uint32_t n = options->batch_size - (step == steps - 1 ? 5 : 0);
+		memset(&w, 0, sizeof w);
+		w.options = options;
+		w.t = &t;
+		sampler_propose(&plan, (uint64_t)step * options->batch_size, n, draws);
+		sampler_settle(&plan, n, draws);
+		for (uint32_t i = n; i-- > 0;) /* backwards: the order must not matter */
+			naive_triple(&w, &draws[i]);
+		for (uint32_t u = 0; u < USERS; u++)
+			if (w.user_touched[u])
+				naive_apply(options, w.user_sums[u], t.dim, t.U + (size_t)u * t.dim, NULL, &t.acc_user[u]);
+		for (uint32_t i = 0; i < ITEMS; i++)
+			if (w.item_touched[i])
+				naive_apply(options, w.item_sums[i], t.dim, t.V + (size_t)i * t.dim, &t.bi[i], &t.acc_item[i]);
+	}
+	training_set_free(&set);
+	learner_free(learner);
+	return t;
+}
+
+static const uint32_t dims[] = {1, 8, 31, 32, 33, 64, 128};
+
+static void test_equal_to_the_naive_loop(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+		for (int optimizer = OPTIMIZER_SGD; optimizer <= OPTIMIZER_ADAGRAD; optimizer++) {
+			struct learn_options options = world_options(dims[i]);
+			options.deterministic = 1;
+			options.optimizer = optimizer;
+			options.threads = 2;
+			double loss;
+			struct tables trained = train_with(&options, 7, &loss), naive = train_naive(&options, 7);
+			assert_true(same_tables(&trained, &naive));
+			assert_true(loss > 0.1 && loss < 2.0);
+			tables_free(&trained);
+			tables_free(&naive);
+		}
+	}
+}
+
+static void test_equal_over_threads_and_runs(void **state)
+{
+	(void)state;
+	for (int optimizer = OPTIMIZER_SGD; optimizer <= OPTIMIZER_ADAGRAD; optimizer++) {
+		struct tables first = {0};
+		double first_loss = 0;
+		for (uint32_t run = 0; run < 5; run++) {
+			struct learn_options options = world_options(33);
+			options.deterministic = 1;
+			options.optimizer = optimizer;
+			options.threads = 1 + run % 3;
+			options.batch_size = 200;
+			double loss;
+			struct tables trained = train_with(&options, 40, &loss);
+			if (run == 0) {
+				first = trained;
+				first_loss = loss;
+				continue;
+			}
+			assert_true(same_tables(&first, &trained));
+			assert_true(loss == first_loss);
+			tables_free(&trained);
+		}
+		tables_free(&first);
+	}
+}
+
+/* Another seed, and another split into jobs at whole batches. */
+static void test_seed_and_jobs(void **state)
+{
+	(void)state;
+	struct learn_options options = world_options(16);
+	options.deterministic = 1;
+	double loss;
+	struct tables a = train_with(&options, 10, &loss), b = {0};
+	struct learner *learner = world_learner(&options, USERS, ITEMS);
+	world_fill(learner, USERS, ITEMS, 9);
+	for (int job = 0; job < 9; job++)
+		world_train(learner, options.batch_size, 0.05f);
+	world_train(learner, options.batch_size - 5, 0.05f);
+	assert_int_equal(learner_pull(learner, &b), 0);
+	assert_true(same_tables(&a, &b));
+	learner_free(learner);
+	tables_free(&b);
+	options.seed++;
+	b = train_with(&options, 10, &loss);
+	assert_false(same_tables(&a, &b));
+	tables_free(&a);
+	tables_free(&b);
+}
+
+/* Fast mode with one thread and steps of one triple is the same algorithm without fixed point: near, not equal. */
+static void test_near_the_fast_mode(void **state)
+{
+	(void)state;
+	struct learn_options options = world_options(32);
+	options.batch_size = 1;
+	struct tables copies[2] = {{0}, {0}};
+	for (int deterministic = 0; deterministic < 2; deterministic++) {
+		options.deterministic = deterministic;
+		struct learner *learner = world_learner(&options, USERS, ITEMS);
+		world_fill(learner, USERS, ITEMS, 9);
+		world_train(learner, 500, 0.05f);
+		assert_int_equal(learner_pull(learner, &copies[deterministic]), 0);
+		learner_free(learner);
+	}
+	for (size_t k = 0; k < (size_t)USERS * 32; k++)
+		assert_true(fabsf(copies[0].U[k] - copies[1].U[k]) < 1e-4f);
+	for (size_t k = 0; k < (size_t)ITEMS * 32; k++)
+		assert_true(fabsf(copies[0].V[k] - copies[1].V[k]) < 1e-4f);
+	tables_free(&copies[0]);
+	tables_free(&copies[1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_equal_to_the_naive_loop),
+		cmocka_unit_test(test_equal_over_threads_and_runs),
+		cmocka_unit_test(test_seed_and_jobs),
+		cmocka_unit_test(test_near_the_fast_mode),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

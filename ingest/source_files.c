@@ -418,6 +418,7 @@ int source_files_open(const struct source_files_config *config, const struct sou
 	source->marker_bytes = config->marker_bytes ? config->marker_bytes : 64;
 	source->stat_interval_us = (int64_t)(config->stat_interval_ms ? config->stat_interval_ms : 1000) * 1000;
 	source->rotate_wait_us = 2 * source->stat_interval_us;
+	source->late_wait_us = 6 * source->stat_interval_us;
 	source->wake_fd = -1;
 	pthread_mutex_init(&source->lock, NULL);
 	source->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK); /* without it: periodic looks only */

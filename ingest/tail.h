@@ -93,6 +93,7 @@ struct source_files {
 	uint32_t marker_bytes;
 	int64_t stat_interval_us;
 	int64_t rotate_wait_us; /* a rotated file is finished when it was silent for so long */
+	int64_t late_wait_us;   /* and is watched for late writes until it was silent for so long */
 	struct source_position *positions; /* of the last cut, this stream's */
 	size_t n_positions;
 	struct decoder *decoder;

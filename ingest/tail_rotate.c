@@ -257,9 +257,9 @@ static void let_go(struct source_files *source, struct tail *tail)
 	tail_announce(source, tail);
 }
 
-static int late_at_end(struct source_files *source, struct tail *tail, int silent, int partial)
+static int late_at_end(struct source_files *source, struct tail *tail, int64_t silent_us, int partial)
 {
-	if (!silent)
+	if (silent_us < source->late_wait_us)
 		return 0;
 	if (partial)
 		return 1;
@@ -279,7 +279,7 @@ int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 	if (tail->state == TAIL_LIVE || tail->unplaced)
 		return 0;
 	if (tail->state == TAIL_LATE)
-		return late_at_end(source, tail, silent, partial);
+		return late_at_end(source, tail, silent_us, partial);
 	if (partial && (!silent || (tail->n_next == 0 && !let)))
 		return 0;
 	if (partial)

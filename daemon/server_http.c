@@ -116,16 +116,16 @@ static enum MHD_Result send_response(struct MHD_Connection *connection, struct a
 	return r;
 }
 
-/* Who changed something is worth a line. */
+/* Who changed something is worth a line, however often; what was refused is limited like other lines. */
 static void log_command(const struct client *client, const char *method, const char *path, unsigned code)
 {
-	struct ucred peer = {0};
+	static struct log_site refused;
+	struct log_site done = {0};
+	struct ucred peer = {.pid = 0, .uid = (uid_t)-1};
 	socklen_t len = sizeof(peer);
 
-	if (getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0)
-		log_info("%s %s by uid %ld pid %ld: %u", method, path, (long)peer.uid, (long)peer.pid, code);
-	else
-		log_info("%s %s: %u", method, path, code);
+	(void)getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
+	log_write(code < 400 ? &done : &refused, LOG_LEVEL_INFO, "%s %s by uid %ld pid %ld: %u", method, path, (long)peer.uid, (long)peer.pid, code);
 }
 
 static enum MHD_Result answer(struct server *server, struct client *client, struct MHD_Connection *connection, const char *method, const char *path)
@@ -140,7 +140,7 @@ static enum MHD_Result answer(struct server *server, struct client *client, stru
 	pthread_mutex_unlock(&server->mutex);
 	enter_phase(server, client, CLIENT_HANDLING);
 	api_handle(server->api, &request, &response);
-	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+	if (log_wants(LOG_LEVEL_INFO) && strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
 		log_command(client, method, path, response.code);
 	enter_phase(server, client, CLIENT_SENDING);
 	return send_response(connection, &response);

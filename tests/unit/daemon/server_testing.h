@@ -343,20 +343,6 @@ static void ask(const char *method, const char *path, struct answer *ret_answer)
 	close(fd);
 }
 
-/* GET, 200, and the body as JSON. */
-static json_t *get_json(const char *path)
-{
-	static struct answer answer;
-	json_t *json;
-
-	ask("GET", path, &answer);
-	if (answer.code != 200)
-		fail_msg("%s: %d %s", path, answer.code, answer.body);
-	json = json_loads(answer.body, 0, NULL);
-	assert_non_null(json);
-	return json;
-}
-
 static void assert_answer(const char *method, const char *path, int code, const char *part)
 {
 	static struct answer answer;

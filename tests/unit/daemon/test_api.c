@@ -12,6 +12,20 @@
 
 #include "server_testing.h"
 
+/* GET, 200, and the body as JSON. */
+static json_t *get_json(const char *path)
+{
+	static struct answer answer;
+	json_t *json;
+
+	ask("GET", path, &answer);
+	if (answer.code != 200)
+		fail_msg("%s: %d %s", path, answer.code, answer.body);
+	json = json_loads(answer.body, 0, NULL);
+	assert_non_null(json);
+	return json;
+}
+
 static void test_before_the_engine(void **state)
 {
 	(void)state;

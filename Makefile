@@ -175,10 +175,11 @@ $(B)/lint/%.ok: % $(HEADERS) .clang-tidy
 	@touch $@
 
 # ---- documents, installation ----------------------------------------------------------------------------------------------------------
-docs: $(B)/recd
+docs: all
 	@mkdir -p docs
 	$(Q)$(B)/recd --describe-config > $(B)/CONFIGURATION.md && mv $(B)/CONFIGURATION.md docs/CONFIGURATION.md
-	@echo "docs/CONFIGURATION.md written"
+	$(Q)scripts/help-to-man $(B)/recctl > $(B)/recctl.1 && mv $(B)/recctl.1 packaging/recctl.1
+	@echo "docs/CONFIGURATION.md and packaging/recctl.1 written"
 
 PREFIX     ?= /usr
 SYSCONFDIR ?= /etc
@@ -214,7 +215,7 @@ help:
 	@echo "make lint          include arrows, clang-tidy, cppcheck"
 	@echo "make bench         prints figures, asserts nothing"
 	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds"
-	@echo "make docs          writes docs/CONFIGURATION.md from the option table"
+	@echo "make docs          writes docs/CONFIGURATION.md and packaging/recctl.1 from the programs"
 	@echo "make install       DESTDIR= PREFIX=/usr; make uninstall takes it out again"
 	@echo "make clean         removes the build folder"
 	@echo "variables: BUILD=folder SAN=... CC=clang CXX=clang++ OPT='-O2 -g' V=1"

@@ -21,7 +21,9 @@
 #include "ingest/decode.h"
 #include "ingest/source.h"
 
+#ifndef WORLD_LINES
 #define WORLD_LINES 100000
+#endif
 #define WORLD_POSITIONS 64
 #define WORLD_STAT_MS 5
 
@@ -29,9 +31,9 @@
 struct world_state {
 	struct source_position positions[WORLD_POSITIONS];
 	size_t n_positions;
-	uint8_t seen[WORLD_LINES];
 	uint64_t delivered;
 	uint64_t refused;
+	uint8_t seen[WORLD_LINES]; /* last: a short cut may leave the end of it out */
 };
 
 struct world {
@@ -56,7 +58,7 @@ static inline const char *world_path(struct world *w, const char *name)
 	static unsigned turn;
 	char *path = paths[turn++ % 8];
 
-	snprintf(path, 1200, "%s/%s", w->dir, name);
+	snprintf(path, 1200, "%s/%.800s", w->dir, name);
 	return path;
 }
 

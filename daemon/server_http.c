@@ -4,9 +4,6 @@
  * to the api. Request bodies mean nothing to the api: they are read, counted against API_BODY_BYTES_MAX and dropped.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,26 +189,15 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
 	return answer(ctx, client, connection, method, path);
 }
 
-__attribute__((format(printf, 2, 0))) static void on_log(void *ctx, const char *format, va_list args)
-{
-	char text[512];
-
-	(void)ctx;
-	vsnprintf(text, sizeof(text), format, args);
-	text[strcspn(text, "\n")] = 0;
-	log_debug("http: %s", text); /* mostly about clients that broke off */
-}
-
 int server_http_start(struct server *server, char *errstr, size_t errstr_size)
 {
-	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC |
-	                 MHD_USE_ERROR_LOG;
+	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC;
 
 	/* The accept loop keeps to clients_max; microhttpd counts a connection a moment longer, hence the slack. */
-	server->http = MHD_start_daemon(flags, 0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_NOTIFY_CONNECTION,
-	                                on_connection, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_CONNECTION_LIMIT,
-	                                server->clients_max + 16, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, MHD_OPTION_THREAD_STACK_SIZE,
-	                                THREAD_STACK_BYTES, MHD_OPTION_END);
+	server->http = MHD_start_daemon(flags, 0, NULL, NULL, on_request, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+	                                MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_CONNECTION_LIMIT, server->clients_max + 16,
+	                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, MHD_OPTION_THREAD_STACK_SIZE, THREAD_STACK_BYTES,
+	                                MHD_OPTION_END);
 	if (!server->http) {
 		snprintf(errstr, errstr_size, "the HTTP server cannot be started: %s", errno ? strerror(errno) : "libmicrohttpd refused");
 		return errno ? -errno : -EIO;

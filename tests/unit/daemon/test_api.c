@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-#include "server_testing.h"
+#include "tests/unit/daemon/server_testing.h"
 
 /* GET, 200, and the body as JSON. */
 static json_t *get_json(const char *path)

@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include "server_testing.h"
+#include "tests/unit/daemon/server_testing.h"
 
 /* A number from /metrics; see assert_answered(). */
 static long metric(const char *name)

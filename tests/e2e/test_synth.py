@@ -202,7 +202,7 @@ def test_rates_follow_the_model(logs):
     for p in range(1, 21):
         assert within((position == p).sum(), len(t) / 20, len(t) / 20)
     chance = (0.03 + 0.6 * t) / np.log2(position + 2)
-    for group in [position == p for p in range(1, 21)] + [(t >= low) & (t < low + 0.2) for low in np.arange(0, 1.2, 0.2)]:
+    for group in [t >= 0, t >= 0.5, position > 10] + [position == p for p in range(1, 21)] + [(t >= low) & (t < low + 0.2) for low in np.arange(0, 1.2, 0.2)]:
         assert within(clicked[group].sum(), chance[group].sum(), (chance * (1 - chance))[group].sum())
     assert within(played.sum(), 0.7 * clicked.sum(), 0.21 * clicked.sum())
     mean = 0.15 + 0.75 * t
@@ -211,8 +211,9 @@ def test_rates_follow_the_model(logs):
         assert group.sum() > 30
         # printed rounded down to 1/10,000; the Beta's variance is mean (1 - mean) / (concentration + 1)
         assert within(completion[group].sum(), mean[group].sum(), (mean * (1 - mean) / 5)[group].sum())
-        error = (completion - mean)[group]
-        assert 0.6 < np.mean(error ** 2) / np.mean((mean * (1 - mean) / 5)[group]) < 1.4
+    error = (completion - mean)[played]
+    assert within(completion[played].sum(), mean[played].sum(), (mean * (1 - mean) / 5)[played].sum())
+    assert 0.95 < np.sum(error ** 2) / np.sum((mean * (1 - mean) / 5)[played]) < 1.05
 
 
 def test_oracle_predicts_the_positives(logs):

@@ -165,7 +165,7 @@ static int answer_all(const char *what, const struct answer_options *options, st
 	size_t n = (size_t)options->users.count;
 	int rc = 0;
 
-	if (!n) {
+	if (!n && files) { /* recd is only asked for users by name */
 		rc = choose_users(files, options->users_max, &chosen, &n);
 		ids = chosen;
 	}
@@ -180,7 +180,7 @@ static int answer_all(const char *what, const struct answer_options *options, st
 			rc = print_answer(answer, options, print, i == 0);
 		json_decref(answer);
 	}
-	if (!rc && !options->users.count && n < state_n_users(files->state))
+	if (!rc && chosen && n < state_n_users(files->state))
 		fprintf(stderr, "recctl %s: the first %zu of %u users; more with --users_max, or name them with --user_id\n", what, n,
 		        state_n_users(files->state));
 	free(chosen);

@@ -11,7 +11,7 @@
 #define ANSWER_FLAGS(K_NAME, K_DEFAULT) \
 	{ .name = "user_id", .type = FLAG_IDS, ANSWER_AT(users), \
 	  .help = "A user. More than once for several; none, on files: the users with the lowest ids." }, \
-	{ .name = K_NAME, .type = FLAG_INT, ANSWER_AT(k), .fallback = K_DEFAULT, .min = 1, .max = 1000, .help = "How many titles." }, \
+	{ .name = (K_NAME), .type = FLAG_INT, ANSWER_AT(k), .fallback = (K_DEFAULT), .min = 1, .max = 1000, .help = "How many titles." }, \
 	{ .name = "data_dir", .type = FLAG_STRING, ANSWER_AT(data_dir), .placeholder = "DIR", \
 	  .help = "Answer from files: folder with the logs. When only --model_path is given: data." }, \
 	{ .name = "model_path", .type = FLAG_STRING, ANSWER_AT(model_path), .placeholder = "FILE", \

@@ -65,8 +65,7 @@ static const char *count_of(const json_t *object, const char *key)
 
 static void print_facts(const json_t *status)
 {
-	const json_t *counters = json_object_get(status, "counters"), *applied = json_object_get(counters, "events_applied"), *n;
-	const char *stream;
+	json_t *applied = json_object_get(json_object_get(status, "counters"), "events_applied");
 
 	printf("phase        %s, %s%s\n", text_of(status, "phase"), json_is_true(json_object_get(status, "ready")) ? "ready" : "not ready",
 	       json_is_true(json_object_get(status, "training_resting")) ? ", training rests until there is news" : "");
@@ -76,9 +75,9 @@ static void print_facts(const json_t *status)
 	printf("positions    %s, digest %s\n", count_of(status, "n_positions"), text_of(status, "positions_digest"));
 	printf("newest       %s\n", text_of(status, "time_max"));
 	printf("applied     ");
-	json_object_foreach((json_t *)applied, stream, n)
-		printf(" %s %s ", stream, count_of(applied, stream));
-	printf("(%.0f a second)\n", number_of(status, "apply_per_sec"));
+	for (void *at = json_object_iter(applied); at; at = json_object_iter_next(applied, at))
+		printf(" %s %s,", json_object_iter_key(at), count_of(applied, json_object_iter_key(at)));
+	printf(" %.0f a second\n", number_of(status, "apply_per_sec"));
 }
 
 static void print_model(const json_t *status)
@@ -109,12 +108,11 @@ static void print_keeping(const json_t *status)
 
 static uint64_t sum_refused(const json_t *position)
 {
-	json_t *refused = json_object_get(position, "refused"), *n;
-	const char *reason;
+	json_t *refused = json_object_get(position, "refused");
 	uint64_t sum = 0;
 
-	json_object_foreach(refused, reason, n)
-		sum += (uint64_t)json_integer_value(n);
+	for (void *at = json_object_iter(refused); at; at = json_object_iter_next(refused, at))
+		sum += (uint64_t)json_integer_value(json_object_iter_value(at));
 	return sum;
 }
 

@@ -75,7 +75,7 @@ static json_t *epochs_json(const struct train_run *run)
 		const struct train_epoch *epoch = &run->epochs[e];
 		json_t *loss = isfinite(epoch->loss) ? json_real(epoch->loss) : json_null();
 
-		json_array_append_new(array, json_pack("{s:I, s:o, s:f, s:f, s:I, s:f}", "epoch", (json_int_t)(e + 1), "loss", loss, "rate_begin",
+		json_array_append_new(array, json_pack("{s:I, s:o, s:f, s:f, s:I, s:f}", "epoch", (json_int_t)e + 1, "loss", loss, "rate_begin",
 		                                       epoch->rate_begin, "rate_end", epoch->rate_end, "triples", (json_int_t)epoch->triples, "seconds",
 		                                       epoch->seconds));
 	}

@@ -44,7 +44,8 @@ static void *scratch_reserve(struct query_scratch *scratch, size_t size)
 		if (!buf)
 			return NULL;
 		free(scratch->buf);
-		*scratch = (struct query_scratch){ buf, capacity };
+		scratch->buf = buf;
+		scratch->capacity = capacity;
 	}
 	return scratch->buf;
 }
@@ -137,7 +138,7 @@ int query_top(const struct generation *generation, const struct state *state, co
 
 	if (!row)
 		return -ENOMEM;
-	uint32_t *masked = (uint32_t *)(row + dim);
+	uint32_t *masked = (void *)(row + dim);
 	size_t n_masked = masked_items(facts, masked), n;
 	float bu = 0;
 	enum served served = choose_row(generation, state, facts, options, row, &bu);

@@ -13,11 +13,16 @@
 #endif
 #include <simdjson.h>
 
-#include <climits>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <string_view>
+#include <system_error>
 #include <utility>
+
+#include <locale.h>
 
 #include "ingest/json_fields.h"
 
@@ -142,15 +147,45 @@ bool read_number(std::string_view token, json_value *ret)
 } // namespace
 
 struct json_parser {
+	locale_t c_locale;
 	ondemand::parser parser;
 	uint32_t depth_max;
 	key_pattern patterns[KEY_COUNT];
 	uint8_t guess[GUESS_MAX];
+	const char *end; /* of the line */
 };
 
 namespace {
 
 json_result walk(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret);
+
+/*
+ * The token at a value, as written. Where the line ends too early, simdjson's next token lies at the line's end or behind it, with a length that
+ * means nothing: then this is empty.
+ */
+inline std::string_view token_of(const json_parser *self, ondemand::value &value)
+{
+	std::string_view token = value.raw_json_token();
+
+	if (token.data() >= self->end)
+		return std::string_view();
+	return trim(token.substr(0, static_cast<size_t>(self->end - token.data())));
+}
+
+/*
+ * A checked number to a double. Not by simdjson: in 3.0.1 get_double() is silently wrong for "0." and more than 19 digits (0.72922337203685477580 reads
+ * as 0.17). Too large sets `overflow`; too small is 0.
+ */
+void read_double(const json_parser *self, std::string_view token, json_value *ret)
+{
+	auto result = std::from_chars(token.data(), token.data() + token.size(), ret->number);
+
+	ret->overflow = 0;
+	if (result.ec == std::errc::result_out_of_range) {
+		ret->number = strtod_l(token.data(), nullptr, self->c_locale); /* what follows the token ends it */
+		ret->overflow = std::isinf(ret->number);
+	}
+}
 
 /* A string with escapes: unescaped by simdjson, which refuses unknown escapes and lone surrogates. */
 bool unescape(simdjson_result<std::string_view> result, std::string_view *ret)
@@ -204,20 +239,23 @@ json_result walk_array(json_parser *self, ondemand::value &value, uint32_t depth
 	return JSON_GOOD;
 }
 
-/* The end of the key that starts behind the opening quote. Stage 1 has made sure that the quote is there. */
-size_t key_length(const char *key, bool *ret_escaped)
+/* The key that starts behind the opening quote, as written. False: its end is not in the line. */
+bool raw_key(const json_parser *self, const char *key, std::string_view *ret, bool *ret_escaped)
 {
-	size_t len = 0;
+	const char *p = key;
 
 	*ret_escaped = false;
-	while (key[len] != '"') {
-		if (key[len] == '\\') {
+	while (p < self->end && *p != '"') {
+		if (*p == '\\') {
 			*ret_escaped = true;
-			len++;
+			p++;
 		}
-		len++;
+		p++;
 	}
-	return len;
+	if (p >= self->end)
+		return false;
+	*ret = std::string_view(key, static_cast<size_t>(p - key));
+	return true;
 }
 
 json_result walk_object(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret)
@@ -237,8 +275,7 @@ json_result walk_object(json_parser *self, ondemand::value &value, uint32_t dept
 
 		if (std::move(element).get(field) != SUCCESS)
 			return JSON_DAMAGED;
-		key_length(field.key().raw(), &escaped);
-		if (escaped && !unescape(field.unescaped_key(), &key))
+		if (!raw_key(self, field.key().raw(), &key, &escaped) || (escaped && !unescape(field.unescaped_key(), &key)))
 			return JSON_DAMAGED;
 		json_result result = walk(self, field.value(), depth + 1, &got);
 		if (result != JSON_GOOD)
@@ -252,7 +289,7 @@ json_result walk_object(json_parser *self, ondemand::value &value, uint32_t dept
 /* Checks one value that lies inside `depth` levels, and everything in it. */
 json_result walk(json_parser *self, ondemand::value &value, uint32_t depth, json_value *ret)
 {
-	std::string_view token = trim(std::string_view(value.raw_json_token()));
+	std::string_view token = token_of(self, value);
 
 	if (token.empty())
 		return JSON_DAMAGED;
@@ -283,13 +320,12 @@ bool find_key(json_parser *self, ondemand::field &field, size_t index, uint32_t 
 	std::string_view name;
 	bool escaped;
 
+	/* A match lies in the line with its closing quote, unless the whole key came from behind it: then its value does too, and is refused. */
 	if (guess < KEY_COUNT && (keys >> guess & 1) != 0 && key_matches(self->patterns[guess], raw)) {
 		*ret_key = guess;
 		return true;
 	}
-	size_t len = key_length(raw, &escaped);
-	name = std::string_view(raw, len);
-	if (escaped && !unescape(field.unescaped_key(), &name))
+	if (!raw_key(self, raw, &name, &escaped) || (escaped && !unescape(field.unescaped_key(), &name)))
 		return false;
 	*ret_key = KEY_COUNT;
 	for (unsigned key = 0; key < KEY_COUNT; key++) {
@@ -306,11 +342,13 @@ bool find_key(json_parser *self, ondemand::field &field, size_t index, uint32_t 
 /* walk() for a value of the line itself, with the two most frequent cases first. */
 inline json_result read_value(json_parser *self, ondemand::value &value, json_value *ret)
 {
-	std::string_view token = std::string_view(value.raw_json_token());
+	std::string_view token = token_of(self, value);
 	uint64_t number;
 
+	if (token.empty())
+		return JSON_DAMAGED;
 	if (token[0] == '"')
-		return walk_string(value, trim(token), ret);
+		return walk_string(value, token, ret);
 	if (is_digit(token[0]) && value.get_uint64().get(number) == SUCCESS && number <= INT64_MAX) {
 		ret->kind = JSON_INTEGER;
 		ret->overflow = 0;
@@ -339,7 +377,7 @@ json_result read_field(json_parser *self, ondemand::field &field, size_t index, 
 		if (value->kind == JSON_INTEGER && !value->overflow)
 			value->number = static_cast<double>(value->integer);
 		else if (value->kind == JSON_INTEGER || value->kind == JSON_REAL)
-			value->overflow = field.value().get_double().get(value->number) != SUCCESS;
+			read_double(self, token_of(self, field.value()), value);
 	}
 	return JSON_GOOD;
 }
@@ -365,8 +403,9 @@ extern "C" struct json_parser *json_parser_new(size_t line_bytes_max, uint32_t d
 		memcpy(self->patterns[key].mask, mask, sizeof(mask));
 		self->patterns[key].len = len;
 	}
-	if (self->parser.allocate(line_bytes_max, DEPTH_LIMIT + 8) != SUCCESS) {
-		delete self;
+	self->c_locale = newlocale(LC_ALL_MASK, "C", nullptr);
+	if (!self->c_locale || self->parser.allocate(line_bytes_max, DEPTH_LIMIT + 8) != SUCCESS) {
+		json_parser_free(self);
 		return nullptr;
 	}
 	return self;
@@ -374,6 +413,8 @@ extern "C" struct json_parser *json_parser_new(size_t line_bytes_max, uint32_t d
 
 extern "C" void json_parser_free(struct json_parser *parser)
 {
+	if (parser && parser->c_locale)
+		freelocale(parser->c_locale);
 	delete parser;
 }
 
@@ -387,6 +428,7 @@ extern "C" enum json_result json_fields_parse(struct json_parser *parser, const 
 
 	ret->seen = 0;
 	ret->twice = 0;
+	parser->end = line + len;
 	error_code error = parser->parser.iterate(line, len, len + SIMDJSON_PADDING).get(document);
 	if (error != SUCCESS)
 		return error == MEMALLOC ? JSON_NO_MEMORY : JSON_DAMAGED;

@@ -1,0 +1,435 @@
+"""recctl train, evaluate, explain and top on files, and its client against a stub. What recctl says is recomputed here from the logs and the saved tensors alone.
+
+RECCTL names the binary; otherwise it is recctl in the build folder (BUILD, as for make).
+"""
+import json
+import math
+import os
+import pty
+import re
+import socket
+import subprocess
+import threading
+from collections import defaultdict
+from datetime import datetime
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RECCTL = os.environ.get("RECCTL") or os.path.join(ROOT, os.environ.get("BUILD", "build"), "recctl")
+QUICK = ["--epochs", "2", "--steps_per_epoch", "100", "--batch_size", "512", "--emb_dim", "16", "--personalize_steps", "50"]
+K = 20
+
+
+def recctl(*words, code=0, **options):
+    done = subprocess.run([RECCTL, *map(str, words)], capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def load(path):
+    model = torch.load(path)
+    return {key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in model.items()}
+
+
+def when(text):
+    return datetime.fromisoformat(text).timestamp()
+
+
+class Logs:
+    """The facts of a folder, before and after the time split."""
+
+    def __init__(self, folder, holdout=0.1):
+        self.watches = [json.loads(line) for line in (folder / "watch_stats.jsonl").open()]
+        self.items = {row["item_id"]: row for row in map(json.loads, (folder / "items.jsonl").open())}
+        times = sorted(when(w["started_at"]) for w in self.watches)
+        self.cut = times[len(times) - math.ceil(holdout * len(times) - 1e-6)] if holdout else math.inf
+        self.before, after = defaultdict(dict), defaultdict(dict)
+        for w in self.watches:
+            side = self.before if when(w["started_at"]) < self.cut else after
+            side[w["user_id"]][w["item_id"]] = max(w["completion"], side[w["user_id"]].get(w["item_id"], 0))
+        self.relevant = {}
+        for user, watched in after.items():
+            found = {item for item, completion in watched.items() if completion >= 0.6 and item not in self.before[user]}
+            if found:
+                self.relevant[user] = found
+        self.popularity = defaultdict(int)
+        for watched in self.before.values():
+            for item, completion in watched.items():
+                self.popularity[item] += completion >= 0.6
+
+    def positives(self, user):
+        return [item for item, completion in self.before[user].items() if completion >= 0.6]
+
+
+def metrics(logs, item_ids, score):
+    """Means over users of the definitions in trainer/learn/evaluate.h."""
+    sums = defaultdict(float)
+    row_of = {item: row for row, item in enumerate(item_ids)}
+    for user, relevant in logs.relevant.items():
+        scores = np.array(score(user), dtype=np.float64)
+        for item in logs.before[user]:
+            scores[row_of[item]] = -np.inf
+        order = [row for row in np.lexsort((np.arange(len(scores)), -scores)) if scores[row] > -np.inf]
+        ranks = sorted(order.index(row_of[item]) + 1 for item in relevant)
+        hits = [rank for rank in ranks if rank <= K]
+        sums["recall"] += len(hits) / len(relevant)
+        sums["ndcg"] += sum(1 / math.log2(r + 1) for r in hits) / sum(1 / math.log2(r + 1) for r in range(1, min(K, len(relevant)) + 1))
+        sums["hit_rate"] += bool(hits)
+        sums["mrr"] += 1 / ranks[0]
+        good = scores[[row_of[item] for item in relevant]]
+        bad = np.array([scores[row] for row in order if item_ids[row] not in relevant])
+        sums["auc"] += np.mean((good[:, None] > bad).astype(float) + 0.5 * (good[:, None] == bad))
+    return {name: value / len(logs.relevant) for name, value in sums.items()}
+
+
+def assert_metrics(told, expected, users):
+    assert told["users"] == users == sum(group["users"] for group in told["groups"].values())
+    for name, value in expected.items():
+        assert told[name] == pytest.approx(value, abs=2e-3 if name != "auc" else 2e-4), name
+
+
+class Trained:
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "data"
+        recctl("synth", "--out_dir", self.data, "--num_users", 80, "--num_items", 300, "--num_impressions", 60000, "--seed", 5, "--oracle", folder / "oracle.pt")
+        done = recctl("train", "--data_dir", self.data, "--k_eval", K, "--threads", 2, "--json", *QUICK)
+        self.stderr, self.told = done.stderr, json.loads(done.stdout)
+        self.logs = Logs(self.data)
+        self.models = {kind: load(self.told["models"][kind]) for kind in ("global", "personalized")}
+
+    def scores(self, kind):
+        model = self.models[kind]
+        row_of = {user: row for row, user in enumerate(model["user_ids"])}
+        return lambda user: model["V"] @ model["U"][row_of[user]] + model["bi"] + model["bu"][row_of[user]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return Trained(tmp_path_factory.mktemp("offline"))
+
+
+def test_what_train_tells(trained):
+    told = trained.told
+    assert "\033" not in trained.stderr and "epoch 2/2" in trained.stderr
+    assert (told["users"], told["items"], told["triples"], told["threads"]) == (80, 300, 2 * 100 * 512, 2)
+    assert told["positives"] == sum(len(trained.logs.positives(user)) for user in trained.logs.before)
+    assert told["train_seconds"] > 0 and told["triples_per_sec"] == pytest.approx(told["triples"] / told["train_seconds"], rel=1e-6)
+    assert [e["epoch"] for e in told["epochs"]] == [1, 2]
+    assert told["epochs"][0]["rate_begin"] == pytest.approx(0.02) and told["epochs"][1]["rate_end"] == 0
+    assert told["epochs"][1]["loss"] < told["epochs"][0]["loss"] < math.log(2)
+    assert told["split"]["watches"] == len(trained.logs.watches)
+    assert told["split"]["cut_us"] == round(trained.logs.cut * 1e6)
+    assert told["split"]["relevant"] == sum(map(len, trained.logs.relevant.values()))
+    assert told["split"]["users"] == len(trained.logs.relevant)
+    assert told["item_tables_unchanged"] is True and re.fullmatch("[0-9a-f]{16}", told["item_tables_hash"])
+    calibration = told["calibration"]["global"]
+    assert calibration["decided"] > 1000
+    assert calibration["mean_conf"] == pytest.approx(calibration["watch_rate"], abs=0.01)
+
+
+def test_the_models_are_pytorch_files(trained):
+    logs, models = trained.logs, trained.models
+    for kind, model in models.items():
+        assert model["kind"] == kind and model["emb_dim"] == 16
+        assert (model["U"].shape, model["V"].shape, model["bu"].shape, model["bi"].shape) == ((80, 16), (300, 16), (80,), (300,))
+        assert {str(model[name].dtype) for name in ("U", "V", "bu", "bi")} == {"float32"}
+        assert sorted(model["user_ids"]) == list(range(80)) and sorted(model["item_ids"]) == list(range(300))
+        assert all(np.isfinite(model[name]).all() for name in ("U", "V", "bu", "bi"))
+    weights_only = torch.load(trained.told["models"]["global"], weights_only=True)
+    assert torch.equal(weights_only["U"], torch.from_numpy(models["global"]["U"]))
+    for name in ("V", "bi", "item_ids", "user_ids"):
+        assert models["global"][name].tobytes() == models["personalized"][name].tobytes()
+    own = [row for row, user in enumerate(models["global"]["user_ids"]) if len(logs.positives(user)) >= 3]
+    assert len(own) == trained.told["personal_rows"] and 60 < len(own)
+    moved = (models["global"]["U"] != models["personalized"]["U"]).any(axis=1)
+    assert set(np.flatnonzero(moved)) == set(own)
+
+
+def test_metrics_are_what_they_say(trained):
+    logs, told = trained.logs, trained.told["metrics"]
+    ids = list(trained.models["global"]["item_ids"])
+    users = len(logs.relevant)
+    assert told["k"] == K and users > 30
+    assert_metrics(told["popularity"], metrics(logs, ids, lambda user: [logs.popularity[item] for item in ids]), users)
+    assert_metrics(told["global"], metrics(logs, ids, trained.scores("global")), users)
+    assert_metrics(told["personalized"], metrics(logs, ids, trained.scores("personalized")), users)
+    groups = defaultdict(int)
+    for user in logs.relevant:
+        n = len(logs.positives(user))
+        groups["heavy" if n >= 10 else "rare" if n else "new"] += 1
+    assert {name: group["users"] for name, group in told["global"]["groups"].items()} == {"new": groups["new"], "rare": groups["rare"], "heavy": groups["heavy"]}
+
+
+def test_evaluate_agrees_with_train_and_knows_the_oracle(trained):
+    oracle = load(trained.folder / "oracle.pt")
+    row_of = {user: row for row, user in enumerate(oracle["user_ids"])}
+    for kind in "global", "personalized":
+        done = recctl("evaluate", "--data-dir", trained.data, "--model-path", trained.told["models"][kind], "--k", K, "--oracle", trained.folder / "oracle.pt", "--json")
+        told = json.loads(done.stdout)
+        assert told["kind"] == kind and told["split"] == trained.told["split"]
+        for name, of in ("popularity", "popularity"), ("model", kind):
+            for figure in ("recall", "ndcg", "hit_rate", "mrr", "auc"):
+                assert told["metrics"][name][figure] == pytest.approx(trained.told["metrics"][of][figure], abs=1e-9), (name, figure)
+        expected = metrics(trained.logs, list(oracle["item_ids"]), lambda user: oracle["chance"][row_of[user]])
+        assert_metrics(told["metrics"]["oracle"], expected, len(trained.logs.relevant))
+        ndcg = {name: figures["ndcg"] for name, figures in told["metrics"].items() if name != "k"}
+        assert ndcg["popularity"] < ndcg["model"] < ndcg["oracle"]
+        assert told["share_covered"] == pytest.approx((ndcg["model"] - ndcg["popularity"]) / (ndcg["oracle"] - ndcg["popularity"]), rel=1e-6)
+    text = recctl("evaluate", "--data_dir", trained.data, "--k", K, "--oracle", trained.folder / "oracle.pt").stdout
+    assert f"NDCG@{K}" in text and re.search(r"model covers: \d+\.\d %", text) and "\033" not in text
+
+
+def explained(trained, *words):
+    done = recctl("explain", "--data_dir", trained.data, "--json", *words)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_explain_is_recomputed(trained):
+    logs = Logs(trained.data, holdout=0)  # explain and top know everything in the logs
+    model = trained.models["personalized"]
+    ids, row_of = list(model["item_ids"]), {item: row for row, item in enumerate(model["item_ids"])}
+    answers = explained(trained, "--user_id", 3, "--user_id", 11, "--top_k", 6)
+    assert [a["user_id"] for a in answers] == [3, 11]
+    for answer in answers:
+        user, score = answer["user_id"], trained.scores("personalized")(answer["user_id"])
+        left = [item for item in ids if item not in logs.before[user]]
+        best = sorted(left, key=lambda item: -score[row_of[item]])[:6]
+        assert [i["item_id"] for i in answer["items"]] == best
+        assert [i["rank"] for i in answer["items"]] == [1, 2, 3, 4, 5, 6]
+        liked = logs.positives(user)
+        assert (answer["watched_count"], answer["positive_count"], answer["served"]) == (len(logs.before[user]), len(liked), "personalized")
+        unit = model["V"] / np.linalg.norm(model["V"], axis=1, keepdims=True)
+        for item in answer["items"]:
+            row = row_of[item["item_id"]]
+            assert item["score"] == pytest.approx(score[row], abs=1e-4)
+            assert item["conf"] == pytest.approx(1 / (1 + math.exp(-item["score"])), abs=1e-6)
+            assert (item["title"], item["genres"]) == (logs.items[item["item_id"]]["title"], logs.items[item["item_id"]]["genres"])
+            cosines = sorted(((float(unit[row] @ unit[row_of[other]]), other) for other in liked), reverse=True)[:3]
+            assert [n["similarity"] for n in item["nearest"]] == pytest.approx([c for c, _ in cosines], abs=1e-4)
+            assert {n["item_id"] for n in item["nearest"]} <= set(liked)
+        for column, titles in ("watched", liked), ("recommended", best):
+            expected = defaultdict(float)
+            for item in titles:
+                for genre in logs.items[item]["genres"]:
+                    expected[genre] += 1 / len(logs.items[item]["genres"]) / len(titles)
+            told = {g["genre"]: g[column] for g in answer["genres"] if g[column]}
+            assert told == pytest.approx(dict(expected), abs=1e-5)
+
+
+def test_top_equals_explain_and_strangers_get_what_is_popular(trained):
+    logs = Logs(trained.data, holdout=0)
+    lines = recctl("top", "--data_dir", trained.data, "--user_id", 3, "--user_id", 4711, "--k", 6, "--json").stdout.splitlines()
+    mine, strangers = map(json.loads, lines)
+    assert [i["item_id"] for i in mine["items"]] == [i["item_id"] for i in explained(trained, "--user_id", 3, "--top_k", 6)[0]["items"]]
+    assert strangers["served"] == "popularity"
+    assert [i["score"] for i in strangers["items"]] == sorted(logs.popularity.values(), reverse=True)[:6]
+    for item in strangers["items"]:
+        assert logs.popularity[item["item_id"]] == item["score"] and item["conf"] == pytest.approx(item["score"] / 80)
+    of_global = json.loads(recctl("top", "--model_path", trained.told["models"]["global"], "--data_dir", trained.data, "--user_id", 3, "--json").stdout)
+    assert of_global["served"] == "global"
+    done = recctl("explain", "--data_dir", trained.data, "--user_id", 4711, code=1)
+    assert "4711" in done.stderr and done.stdout == ""
+
+
+def test_tables_for_people(trained):
+    text = recctl("explain", "--data_dir", trained.data, "--users_max", 2).stdout
+    assert "\033" not in text and not re.search(r"[ \t]$", text, re.M)
+    assert re.findall(r"^user (\d+)  watched_count \d+", text, re.M) == ["0", "1"]
+    for head in re.finditer(r"^  rank +item  title.*score +conf  nearest watched$", text, re.M):
+        conf = head.group().index("conf") + 4
+        rows = text[head.end() + 1:].splitlines()[:5]
+        assert all(re.search(r"0\.\d{3}$", row[:conf]) and row[conf:conf + 2] == "  " for row in rows)  # numbers end under their title
+    assert "first 2 of 80 users" in recctl("top", "--data_dir", trained.data, "--users_max", 2).stderr
+    assert len(recctl("top", "--data_dir", trained.data, "--users_max", 0, "--k", 1, "--json").stdout.splitlines()) == 80
+
+
+def test_colours_on_a_terminal_only(trained):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    done = subprocess.run([RECCTL, "top", "--data_dir", str(trained.data), "--user_id", "3", "--k", "1"], stdout=theirs, env=environment, timeout=60, check=True)
+    os.close(theirs)
+    text = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            text += chunk
+    except OSError:  # the other side is closed
+        pass
+    os.close(ours)
+    assert done.returncode == 0 and b"\033[1m" in text
+
+
+def test_titles_cannot_write_to_the_terminal(trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in "watch_stats.jsonl", "model_bpr_personalized.pt":
+        (data / name).write_bytes((trained.data / name).read_bytes())
+    with (data / "items.jsonl").open("w") as out:
+        for item in range(300):
+            out.write(json.dumps({"item_id": item, "title": "\033[2Jred\u009b31m\r\u00e9", "genres": ["\033[1m"]}) + "\n")
+    text = recctl("explain", "--data_dir", data, "--user_id", 3).stdout
+    assert "?[2Jred??31m?\u00e9" in text and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+
+
+def test_deterministic_means_the_same_files(trained, tmp_path):
+    def files(folder, *words):
+        recctl("train", "--data_dir", trained.data, "--out_dir", folder, "--deterministic", *QUICK, *words)
+        return [(folder / name).read_bytes() for name in ("model_bpr.pt", "model_bpr_personalized.pt")]
+
+    first = files(tmp_path / "1", "--threads", 2)
+    assert files(tmp_path / "2", "--threads", 2) == first
+    assert files(tmp_path / "3", "--threads", 1) == first
+    other = files(tmp_path / "4", "--seed", 43)
+    assert other[0] != first[0] and other[1] != first[1]
+
+
+def test_without_holdout_everything_is_trained_on(trained, tmp_path):
+    done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--holdout", 0, "--personalize_steps", 0, "--json", *QUICK[:-2])
+    told, logs = json.loads(done.stdout), Logs(trained.data, holdout=0)
+    assert told["metrics"] is None and list(told["models"]) == ["global"]
+    assert sorted(os.listdir(tmp_path)) == ["model_bpr.pt"]
+    assert told["positives"] == sum(len(logs.positives(user)) for user in logs.before) > trained.told["positives"]
+
+
+@pytest.mark.parametrize("words", [["--optimizer", "sgd", "--lr", "0.05"], ["--skip_share", "0.5"], ["--emb_dim", "7"], ["--holdout", "0.3"]])
+def test_other_settings_learn_too(trained, tmp_path, words):
+    done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", "--k_eval", K, *QUICK, *words)
+    told = json.loads(done.stdout)["metrics"]
+    assert told["personalized"]["auc"] > told["popularity"]["auc"]
+    assert told["global"]["ndcg"] > told["popularity"]["ndcg"]
+
+
+def test_bad_lines_are_counted_and_not_fatal(trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    good = (trained.data / "watch_stats.jsonl").read_text()
+    bad = ['{"user_id":1', '{"user_id":1,"item_id":2,"started_at":"2026-01-01T00:00:00+00:00","completion":1.5}', "x" * (3 << 20),
+           '{"user_id":-1,"item_id":2,"started_at":"2026-01-01T00:00:00+00:00","completion":0.5}', "y" * (9 << 20)]
+    (data / "watch_stats.jsonl").write_text(bad[0] + "\n\n" + "\r\n" + bad[1] + "\n" + good + bad[2] + "\n" + bad[4] + "\n" + bad[3])
+    done = recctl("train", "--data_dir", data, "--json", *QUICK)
+    told = json.loads(done.stdout)
+    assert told["refused"] == {"watch_stats": {"json": 1, "bad_completion": 1, "too_long": 2, "bad_id": 1}}
+    assert told["positives"] == trained.told["positives"]
+    n = len(good.splitlines())
+    assert f"watch_stats.jsonl: 5 of {n + 5} lines refused: json 1 too_long 2 bad_id 1 bad_completion 1" in done.stderr
+    assert "no " in done.stderr and "items.jsonl; going on without it" in done.stderr
+
+
+def test_a_watch_without_completion_counts_by_duration(tmp_path):
+    """Watch time over the title's duration, also where the split is made; nothing without a duration."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with (data / "items.jsonl").open("w") as out:
+        for item in range(20):
+            out.write(json.dumps({"item_id": item, "duration_sec": 1000} if item < 19 else {"item_id": item}) + "\n")
+    with (data / "watch_stats.jsonl").open("w") as out:
+        for i in range(100):
+            watch = {"user_id": i % 7, "item_id": (i * 3) % 19, "started_at": f"2026-01-01T{i // 60:02}:{i % 60:02}:00+00:00", "watch_time_sec": 700 if i % 2 else 500}
+            out.write(json.dumps(watch) + "\n")
+        out.write(json.dumps({"user_id": 0, "item_id": 19, "started_at": "2026-01-01T00:00:00+00:00", "watch_time_sec": 99999}) + "\n")
+    told = json.loads(recctl("train", "--data_dir", data, "--json", "--holdout", 0.2, *QUICK).stdout)
+    assert told["split"]["held_out"] == 21 and told["split"]["watches"] == 101  # the two of the first minute, then i = 1 ... : 79 is the first one held out
+    pair = [(i % 7, (i * 3) % 19) for i in range(100)]
+    assert told["positives"] == len({pair[i] for i in range(1, 79, 2)})
+    assert told["split"]["relevant"] == len({pair[i] for i in range(79, 100, 2)} - set(pair[:79])) > 0
+
+
+def test_mistakes(trained, tmp_path):
+    missing = recctl("train", "--data_dir", tmp_path / "none", code=1)
+    assert "none/watch_stats.jsonl is missing" in missing.stderr and "recctl synth" in missing.stderr and missing.stdout == ""
+    assert not (tmp_path / "none").exists()
+    assert "did you mean --epochs" in recctl("train", "--epoch", 3, code=2).stderr
+    assert "--emb_dim" in recctl("train", "--emb-dim", 0, code=2).stderr
+    assert "0.9" in recctl("train", "--holdout", 1, code=2).stderr
+    assert "recctl train" in recctl("evaluate", "--data_dir", trained.data, "--model_path", tmp_path / "no.pt", code=1).stderr
+    recctl("explain", "--data_dir", trained.data, "--user_id", "x", code=2)
+    assert "one or the other" in recctl("top", "--data_dir", trained.data, "--socket", "x", "--user_id", 1, code=2).stderr
+    assert "no positives" in recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path / "o", "--min_pos_completion", 1, code=1).stderr
+    damaged = tmp_path / "damaged.pt"
+    whole = bytearray(open(trained.told["models"]["global"], "rb").read())
+    whole[len(whole) // 2] ^= 1
+    damaged.write_bytes(whole)
+    assert "damaged.pt" in recctl("evaluate", "--data_dir", trained.data, "--model_path", damaged, code=1).stderr
+
+
+def test_an_older_model_stays_when_training_fails_and_links_are_left_alone(trained, tmp_path):
+    (tmp_path / "real.pt").write_text("recd's")
+    (tmp_path / "model_bpr.pt").symlink_to("real.pt")
+    done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, *QUICK, code=1)
+    assert "link" in done.stderr and (tmp_path / "real.pt").read_text() == "recd's"
+    assert sorted(os.listdir(tmp_path)) == ["model_bpr.pt", "real.pt"]
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "file" in recctl("train", "--data_dir", trained.data, "--out_dir", blocked, *QUICK, code=1).stderr
+
+
+class Stub:
+    """Answers every request on a unix socket with one fixed answer, and keeps what was asked."""
+
+    def __init__(self, path, status, body):
+        self.asked, self.answer = [], f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(path))
+        self.socket.listen(8)
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                peer, _ = self.socket.accept()
+            except OSError:
+                return
+            with peer:
+                self.asked.append(peer.recv(65536).split(b"\r\n")[0].decode())
+                peer.sendall(self.answer)
+
+
+TOP = {"user_id": 9, "served": "global", "generation": 3,
+       "items": [{"rank": 1, "item_id": 77, "title": "T", "release_year": None, "genres": [], "score": 1.5, "conf": 0.817574476}]}
+
+
+def test_asking_recd(tmp_path):
+    stub = Stub(tmp_path / "top", 200, json.dumps(TOP))
+    text = recctl("top", "--socket", tmp_path / "top", "--user_id", 9, "--user-id", 10, "--k", 7).stdout
+    assert re.search(r"^ +1 +77 +1\.500 +0\.818 +T$", text, re.M)
+    told = recctl("top", "--socket", tmp_path / "top", "--user_id", 9, "--json").stdout
+    assert json.loads(told) == TOP
+    assert stub.asked == ["GET /v1/users/9/top?k=7 HTTP/1.1", "GET /v1/users/10/top?k=7 HTTP/1.1", "GET /v1/users/9/top?k=10 HTTP/1.1"]
+
+    stub = Stub(tmp_path / "explain", 200, json.dumps({**TOP, "watched_count": 4, "positive_count": 2, "genres": [{"genre": "war", "watched": 1.0, "recommended": 0.0}]}))
+    text = recctl("explain", "--socket", tmp_path / "explain", "--user_id", 9).stdout
+    assert "watched_count 4" in text and re.search(r"^  war +100\.0 % +#{20} +0\.0 %$", text, re.M)
+    assert stub.asked == ["GET /v1/users/9/explain?k=5 HTTP/1.1"]
+
+    stub = Stub(tmp_path / "snapshot", 200, json.dumps({"checkpoint": 42, "bytes": 1234567, "duration_ms": 89}))
+    assert recctl("snapshot", "--socket", tmp_path / "snapshot", "--timeout_sec", 5).stdout == "checkpoint 42 is durable: 1,234,567 bytes in 89 ms\n"
+    assert stub.asked == ["POST /v1/snapshot?timeout_sec=5 HTTP/1.1"]
+
+
+def test_recd_that_refuses_and_what_is_no_recd(tmp_path):
+    Stub(tmp_path / "busy", 503, json.dumps({"error": "not ready: loading"}))
+    done = recctl("status", "--socket", tmp_path / "busy", code=1)
+    assert "not ready: loading" in done.stderr and done.stdout == ""
+    Stub(tmp_path / "web", 200, "<html>")
+    assert "does not answer like recd" in recctl("snapshot", "--socket", tmp_path / "web", code=1).stderr
+    for command in ["status"], ["snapshot"], ["top", "--user_id", 1], ["explain", "--user_id", 1]:
+        done = recctl(*command, "--socket", tmp_path / "nobody", code=1)
+        assert "nothing listens on" in done.stderr and str(tmp_path / "nobody") in done.stderr
+    assert "--user_id" in recctl("top", code=2).stderr
+
+
+@pytest.mark.core
+def test_the_whole_way(tmp_path):
+    """Short, for the sanitizers: every command that works on files."""
+    data = tmp_path / "data"
+    recctl("synth", "--out_dir", data, "--num_users", 12, "--num_items", 60, "--num_impressions", 6000, "--oracle", tmp_path / "oracle.pt")
+    quick = ["--epochs", 1, "--steps_per_epoch", 10, "--batch_size", 64, "--emb_dim", 9, "--personalize_steps", 5]
+    recctl("train", "--data_dir", data, *quick)
+    recctl("train", "--data_dir", data, "--deterministic", "--skip_share", 0.3, "--threads", 3, *quick)
+    told = json.loads(recctl("evaluate", "--data_dir", data, "--oracle", tmp_path / "oracle.pt", "--json").stdout)
+    assert told["kind"] == "personalized" and told["metrics"]["model"]["users"] > 0
+    assert "watched_count" in recctl("explain", "--data_dir", data).stdout
+    assert len(recctl("top", "--data_dir", data, "--users_max", 0, "--json").stdout.splitlines()) == 12

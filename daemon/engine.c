@@ -148,6 +148,8 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 			rc = new_state(engine, errstr, errstr_size);
 	}
 	if (rc == 0)
+		rc = checkpoint_tidy(data_dir_fd, errstr, errstr_size);
+	if (rc == 0)
 		rc = open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : -1, errstr, errstr_size);
 	if (rc == 0)
 		rc = open_learner(engine, &loaded, errstr, errstr_size);

@@ -91,6 +91,7 @@ static void answer_waiters(struct engine *engine, int rc)
 {
 	struct engine_checkpoint *c = &engine->checkpoint;
 
+	engine_status_refresh(engine, engine->status.phase); /* who was answered finds it in the status */
 	pthread_mutex_lock(&engine->mutex);
 	engine->snapshot_done = c->covers;
 	engine->snapshot_rc = rc;

@@ -77,7 +77,8 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	struct generation *g = generation_acquire(engine->publisher);
 
 	s->heartbeat = engine->heartbeat;
-	snprintf(s->phase, sizeof(s->phase), "%s", phase);
+	if (phase != s->phase)
+		snprintf(s->phase, sizeof(s->phase), "%s", phase);
 	s->ready = strcmp(phase, "running") == 0;
 	snprintf(s->backend, sizeof(s->backend), "%s", learner_backend_name(engine->learner));
 	snprintf(s->backend_reason, sizeof(s->backend_reason), "%s", engine->backend_reason);

@@ -52,6 +52,9 @@ int checkpoint_write(int data_dir_fd, const struct checkpoint_cut *cut, uint32_t
 
 #define CHECKPOINT_BAD_MAX 64
 
+/* Removes what an interrupted write left behind. For a daemon that has recovered and holds the lock. 0 or -errno with errstr. */
+int checkpoint_tidy(int data_dir_fd, char *errstr, size_t errstr_size);
+
 /* What a checkpoint gives back. */
 struct checkpoint_loaded {
 	uint32_t number;

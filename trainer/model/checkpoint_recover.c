@@ -101,6 +101,15 @@ out:
 	return rc;
 }
 
+int checkpoint_tidy(int data_dir_fd, char *errstr, size_t errstr_size)
+{
+	struct atomic_dir *dir = NULL;
+	const int rc = atomic_dir_open(data_dir_fd, ATOMIC_DIR_WRITE, &dir, errstr, errstr_size);
+
+	atomic_dir_close(dir);
+	return rc;
+}
+
 void checkpoint_loaded_free(struct checkpoint_loaded *loaded)
 {
 	if (loaded == NULL)

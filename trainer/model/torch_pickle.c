@@ -14,7 +14,7 @@
 
 #include "trainer/model/torch_zip.h"
 
-#define STACK_MAX 65536u
+#define STACK_MAX ((size_t)65536)
 
 enum value_kind { V_MARK, V_OTHER, V_INT, V_STRING, V_TUPLE, V_LIST, V_DICT, V_GLOBAL, V_STORAGE, V_TENSOR };
 
@@ -59,7 +59,7 @@ struct machine {
 	const unsigned char *pickle;
 	size_t len, at;
 	struct value *stack;
-	size_t depth;
+	size_t depth, stack_size;
 	struct value *memo;
 	size_t n_memo, memo_size;
 	struct value *tuples; /* contents of all tuples, one after the other */
@@ -106,8 +106,10 @@ static const unsigned char *take(struct machine *m, size_t n)
 
 static int push(struct machine *m, struct value v)
 {
-	if (m->depth == STACK_MAX)
-		return REFUSE(m, EFBIG, "pickle: stack above %u values", STACK_MAX);
+	void *stack = m->stack;
+	if (grow(m, &stack, m->depth, &m->stack_size, sizeof *m->stack, STACK_MAX, "values on the stack") < 0)
+		return m->error;
+	m->stack = stack;
 	m->stack[m->depth++] = v;
 	return 0;
 }
@@ -500,8 +502,7 @@ int pickle_read(const unsigned char *pickle, size_t len, struct pickle_dict *ret
 	if (len > TORCH_READ_PICKLE_MAX)
 		return torch_fail(EFBIG, errstr, errstr_size, "pickle of %zu bytes: above the limit", len);
 	struct machine m = {.pickle = pickle, .len = len, .dict = &dict, .errstr = errstr, .errstr_size = errstr_size};
-	m.stack = calloc(STACK_MAX, sizeof *m.stack);
-	int r = m.stack ? run_all(&m) : torch_fail(ENOMEM, errstr, errstr_size, "pickle: no memory");
+	int r = run_all(&m);
 	free(m.stack);
 	free(m.memo);
 	free(m.tuples);

@@ -105,6 +105,7 @@ int zip_read(int fd, uint64_t offset, void *buffer, size_t len)
 	return 0;
 }
 
+#define CHUNK_BYTES_MAX ((size_t)1 << 20)
 #define DAMAGED(...) torch_fail(EBADMSG, errstr, errstr_size, __VA_ARGS__)
 
 static int read_failed(int r, const char *what, char *errstr, size_t errstr_size)
@@ -349,9 +350,26 @@ static int check_descriptor(const struct zip_index *index, const struct zip_reco
 	return (int)n;
 }
 
+/* Name and extra fields of a local header, `len` bytes at `offset`. */
+static int check_local_name(const struct zip_index *index, const struct zip_record *e, uint64_t offset, size_t len, const char *name, size_t *ret_zip64,
+			    char *errstr, size_t errstr_size)
+{
+	unsigned char few[512], *bytes = len <= sizeof few ? few : malloc(len); /* at most 128 KiB */
+	if (!bytes)
+		return torch_fail(ENOMEM, errstr, errstr_size, "no memory for the zip's headers");
+	int r = zip_read(index->fd, offset, bytes, len);
+	if (r < 0)
+		(void)read_failed(r, name, errstr, errstr_size);
+	else if (memcmp(bytes, e->name, e->name_len) != 0 || !extra_ok(bytes + e->name_len, len - e->name_len, e, ret_zip64))
+		r = DAMAGED("zip record %s: name or extra field is damaged", name);
+	if (bytes != few)
+		free(bytes);
+	return r;
+}
+
 /* Checks the local header that must stand at `offset` and what follows the payload; *ret_next is where the record ends. */
-static int check_local(const struct zip_index *index, struct zip_record *e, uint64_t offset, uint64_t limit, unsigned char *names, uint64_t *ret_next,
-		       char *errstr, size_t errstr_size)
+static int check_local(const struct zip_index *index, struct zip_record *e, uint64_t offset, uint64_t limit, uint64_t *ret_next, char *errstr,
+		       size_t errstr_size)
 {
 	char name[96];
 	unsigned char header[ZIP_LOCAL_BYTES];
@@ -365,15 +383,13 @@ static int check_local(const struct zip_index *index, struct zip_record *e, uint
 	if (le32_get(header) != ZIP_LOCAL_SIGNATURE || (needed != 0 && needed != 20 && needed != 45) || le16_get(header + 6) != e->flags ||
 	    le16_get(header + 8) || le16_get(header + 10) != e->time || le16_get(header + 12) != e->date || le16_get(header + 26) != e->name_len)
 		return DAMAGED("zip record %s: local header differs from the directory", name);
-	size_t names_len = (size_t)e->name_len + extra_len, zip64;
+	size_t names_len = (size_t)e->name_len + extra_len, zip64 = 0;
 	uint64_t payload = offset + ZIP_LOCAL_BYTES + names_len; /* no overflow: offset < 2^63, names_len < 2^17 */
 	if (payload > limit || e->size > limit - payload)
 		return DAMAGED("zip record %s goes beyond the file", name);
-	r = zip_read(index->fd, offset + ZIP_LOCAL_BYTES, names, names_len);
+	r = check_local_name(index, e, offset + ZIP_LOCAL_BYTES, names_len, name, &zip64, errstr, errstr_size);
 	if (r < 0)
-		return read_failed(r, name, errstr, errstr_size);
-	if (memcmp(names, e->name, e->name_len) != 0 || !extra_ok(names + e->name_len, extra_len, e, &zip64))
-		return DAMAGED("zip record %s: name or extra field is damaged", name);
+		return r;
 	if (!local_sizes_ok(header, e, zip64))
 		return DAMAGED("zip record %s: local header differs from the directory", name);
 	r = check_descriptor(index, e, zip64, payload + e->size, limit, name, errstr, errstr_size);
@@ -386,17 +402,15 @@ static int check_local(const struct zip_index *index, struct zip_record *e, uint
 
 static int check_locals(struct zip_index *index, uint64_t central_offset, char *errstr, size_t errstr_size)
 {
-	unsigned char *names = malloc(2 * (size_t)ZIP_LIMIT16); /* of one header: name and extra field */
-	if (!names)
-		return torch_fail(ENOMEM, errstr, errstr_size, "no memory for the zip's headers");
 	uint64_t at = 0;
-	int r = 0;
-	for (size_t i = 0; !r && i < index->n_records; i++)
-		r = check_local(index, &index->records[i], at, central_offset, names, &at, errstr, errstr_size);
-	if (!r && at != central_offset)
-		r = DAMAGED("zip has bytes between its last record and its directory");
-	free(names);
-	return r;
+	for (size_t i = 0; i < index->n_records; i++) {
+		int r = check_local(index, &index->records[i], at, central_offset, &at, errstr, errstr_size);
+		if (r < 0)
+			return r;
+	}
+	if (at != central_offset)
+		return DAMAGED("zip has bytes between its last record and its directory");
+	return 0;
 }
 
 int zip_index_read(int fd, uint64_t file_bytes, struct zip_index *ret_index, char *errstr, size_t errstr_size)
@@ -435,7 +449,10 @@ void zip_index_free(struct zip_index *index)
 
 int zip_index_check_crc(const struct zip_index *index, char *errstr, size_t errstr_size)
 {
-	const size_t chunk_bytes = 1u << 20;
+	uint64_t largest = 1;
+	for (size_t i = 0; i < index->n_records; i++)
+		largest = index->records[i].size > largest ? index->records[i].size : largest;
+	const size_t chunk_bytes = (size_t)min64(CHUNK_BYTES_MAX, largest);
 	unsigned char *chunk = malloc(chunk_bytes);
 	if (!chunk)
 		return torch_fail(ENOMEM, errstr, errstr_size, "no memory to read the file");

@@ -46,6 +46,8 @@ struct engine_status {
 	char checkpoint_error[256];      /* of the last failure; "" after a success */
 	int checkpoint_running;
 	int64_t apply_gap_max_us;        /* longest gap between apply slices in the last minute ("stall") */
+	int64_t apply_gap_p999_us;       /* 99.9 % of the gaps in the last minute are no longer */
+	int64_t checkpoint_gap_p999_us;  /* the same while a checkpoint was written, since the start; 0: none was */
 	int64_t dead_letter_length;
 	uint64_t dead_letter_dropped;
 	uint64_t dead_letter_failures;   /* batches whose refused lines could not be written; they are counted all the same */

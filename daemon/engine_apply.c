@@ -127,17 +127,20 @@ static int apply_batch(struct engine *engine, const struct event_batch *batch)
 	return rc;
 }
 
-/* The longest gap between two apply slices while something waited or not: what a checkpoint or a publish may cost at most. */
+/* The gap between two apply slices, whether anything waited or not: what training, a publish or a checkpoint may cost the stream. */
 static void note_gap(struct engine *engine, int64_t now_us)
 {
 	const int64_t gap = now_us - engine->last_apply_us;
 
-	if (engine->last_apply_us != 0 && gap > engine->gap_max_us)
-		engine->gap_max_us = gap;
+	if (engine->last_apply_us != 0) {
+		gap_histogram_add(&engine->gaps, gap);
+		if (engine->checkpoint.running)
+			gap_histogram_add(&engine->gaps_checkpoint, gap);
+	}
 	engine->last_apply_us = now_us;
 	if (now_us - engine->gap_window_us > 30 * 1000000LL) {
-		engine->gap_last_max_us = engine->gap_max_us;
-		engine->gap_max_us = 0;
+		engine->gaps_before = engine->gaps;
+		memset(&engine->gaps, 0, sizeof(engine->gaps));
 		engine->gap_window_us = now_us;
 	}
 }

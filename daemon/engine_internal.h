@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "daemon/engine.h"
+#include "daemon/gap_histogram.h"
 #include "daemon/user_list.h"
 
 #define INTERCEPT_SAMPLE 4096u
@@ -99,7 +100,9 @@ struct engine {
 	int64_t clock_base_us, clock_start_us;
 	uint64_t lines;           /* applied since the start */
 	uint64_t heartbeat;
-	int64_t last_apply_us, gap_max_us, gap_window_us, gap_last_max_us;
+	int64_t last_apply_us, gap_window_us;
+	struct gap_histogram gaps, gaps_before; /* of this half minute and the one before */
+	struct gap_histogram gaps_checkpoint;   /* while a checkpoint was written, since the start */
 	struct engine_fold fold;
 	struct engine_training training;
 	struct engine_checkpoint checkpoint;

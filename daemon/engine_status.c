@@ -72,6 +72,16 @@ static void fill_checkpoint(const struct engine *engine, struct engine_status *s
 	s->checkpoint_running = c->running;
 }
 
+static void fill_gaps(const struct engine *engine, struct engine_status *s)
+{
+	struct gap_histogram minute = engine->gaps;
+
+	gap_histogram_merge(&minute, &engine->gaps_before);
+	s->apply_gap_max_us = minute.max_us;
+	s->apply_gap_p999_us = gap_histogram_percentile(&minute, 0.999);
+	s->checkpoint_gap_p999_us = gap_histogram_percentile(&engine->gaps_checkpoint, 0.999);
+}
+
 static void fill(struct engine *engine, struct engine_status *s, const char *phase, int64_t now_us)
 {
 	struct generation *g = generation_acquire(engine->publisher);
@@ -103,7 +113,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	s->personal_rows = engine->fold.rows.n;
 	s->refreshed = engine->fold.refreshed;
 	fill_checkpoint(engine, s, now_us);
-	s->apply_gap_max_us = engine->gap_max_us > engine->gap_last_max_us ? engine->gap_max_us : engine->gap_last_max_us;
+	fill_gaps(engine, s);
 	s->dead_letter_length = dead_letter_length(engine->dead_letter);
 	s->dead_letter_dropped = engine->dead_letter_base + dead_letter_dropped(engine->dead_letter);
 	s->dead_letter_failures = engine->dead_letter_failures;

@@ -338,6 +338,7 @@ static void put_training(struct draft *draft, const struct engine_status *status
 	put_real(draft, "triples_per_sec", status->triples_per_sec);
 	put_real(draft, "apply_per_sec", status->apply_per_sec);
 	put_bool(draft, "training_resting", status->training_resting);
+	put_text(draft, "training_trouble", status->training_trouble);
 	put_uint(draft, "folded_in", status->folded_in);
 	put_uint(draft, "fold_in_waiting", status->fold_in_waiting);
 	put_uint(draft, "personal_rows", status->personal_rows);
@@ -354,8 +355,11 @@ static void put_keeping(struct draft *draft, const struct engine_status *status)
 	put_text(draft, "checkpoint_error", status->checkpoint_error);
 	put_bool(draft, "checkpoint_running", status->checkpoint_running);
 	put_int(draft, "apply_gap_max_us", status->apply_gap_max_us);
+	put_int(draft, "apply_gap_p999_us", status->apply_gap_p999_us);
+	put_int(draft, "checkpoint_gap_p999_us", status->checkpoint_gap_p999_us);
 	put_int(draft, "dead_letter_length", status->dead_letter_length);
 	put_uint(draft, "dead_letter_dropped", status->dead_letter_dropped);
+	put_uint(draft, "dead_letter_failures", status->dead_letter_failures);
 	put_uint(draft, "memory_bytes", status->memory_bytes);
 	put_int(draft, "model_clock_us", status->model_clock_us);
 	put_uint(draft, "n_positions", status->n_positions);

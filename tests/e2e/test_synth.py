@@ -309,8 +309,10 @@ def test_a_signal_leaves_nothing_behind(tmp_path, number):
         while not (folder.exists() and sum(f.stat().st_size for f in folder.iterdir()) > 4 << 20):
             assert child.poll() is None
             time.sleep(0.01)
-    finally:
         child.send_signal(number)
-    _, errors = child.communicate()
+        _, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()  # a run that does not stop would fill the disk
+        child.wait()
     assert child.returncode == 1 and "stopped by a signal" in errors
     assert os.listdir(folder) == []

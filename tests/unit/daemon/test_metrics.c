@@ -172,7 +172,7 @@ static void test_format(void **state)
 			else
 				assert_string_equal(type, "gauge");
 			assert_int_equal(strncmp(name, "recd_", 5), 0);
-			assert_int_equal(strspn(name, "abcdefghijklmnopqrstuvwxyz_"), len);
+			assert_int_equal(strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_"), len);
 		} else {
 			char *end;
 			const char *value = strrchr(line, ' ');

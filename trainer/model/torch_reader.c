@@ -182,7 +182,8 @@ static int resolve_tensor(const struct zip_index *index, const unsigned char *pi
 	for (unsigned i = 0; i < t->n_dims; i++)
 		bad = __builtin_mul_overflow(n, (uint64_t)t->sizes[i], &n) || bad;
 	bad = __builtin_mul_overflow(n, (uint64_t)storage->element_bytes, &bytes) || bad;
-	bad = __builtin_mul_overflow((uint64_t)t->offset, (uint64_t)storage->element_bytes, &offset) || bad;
+	if (n) /* an empty slice may begin past the end */
+		bad = __builtin_mul_overflow((uint64_t)t->offset, (uint64_t)storage->element_bytes, &offset) || bad;
 	if (bad || offset > storage_bytes || bytes > storage_bytes - offset)
 		return torch_fail(EBADMSG, errstr, errstr_size, "tensor %s: goes beyond its storage", out->name);
 	out->dtype = (enum torch_dtype)storage->dtype;

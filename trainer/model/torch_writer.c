@@ -56,7 +56,7 @@ struct torch_writer {
 	bool created; /* the file exists and is ours to unlink */
 	char file_name[256];
 	size_t buffer_bytes;
-	uint64_t zip64_from;
+	uint64_t wide_from, far_from; /* sizes and offsets that need zip64 fields */
 	struct entry *entries;
 	size_t n_entries, entries_size;
 	struct tensor *tensors;
@@ -100,11 +100,16 @@ struct torch_writer *torch_writer_new(size_t buffer_bytes)
 	writer->fd = -1;
 	writer->dir_fd = -1;
 	writer->buffer_bytes = buffer_bytes ? buffer_bytes : BUFFER_BYTES_DEFAULT;
-	writer->zip64_from = ZIP_LIMIT32;
+	writer->wide_from = ZIP_LIMIT32;
+	writer->far_from = ZIP_LIMIT32;
 	return writer;
 }
 
-void torch_writer_zip64_from(struct torch_writer *writer, uint64_t bytes) { writer->zip64_from = bytes; }
+void torch_writer_zip64_from(struct torch_writer *writer, uint64_t size, uint64_t offset)
+{
+	writer->wide_from = size;
+	writer->far_from = offset;
+}
 
 /* ---- declaring ---- */
 
@@ -270,8 +275,8 @@ static int build_pickle(struct torch_writer *writer)
 static void place(struct torch_writer *writer, struct emit_record *record, uint64_t *at)
 {
 	record->header_offset = *at;
-	record->wide = record->size >= writer->zip64_from;
-	record->far = record->header_offset >= writer->zip64_from;
+	record->wide = record->size >= writer->wide_from;
+	record->far = record->header_offset >= writer->far_from;
 	uint64_t payload = *at + emit_local_bytes(record);
 	record->payload_offset = (payload + ZIP_ALIGNMENT - 1) / ZIP_ALIGNMENT * ZIP_ALIGNMENT;
 	*at = record->payload_offset + record->size;

@@ -159,7 +159,10 @@ void pickle_dict_free(struct pickle_dict *dict);
 
 /* ---- the writer, for tests ---- */
 
-/* Writes zip64 fields from this many bytes on instead of 0xffffffff, so that a test needs no 4 GiB file. Before torch_writer_begin(). */
-void torch_writer_zip64_from(struct torch_writer *writer, uint64_t bytes);
+/*
+ * Writes zip64 fields for sizes and header offsets from these on instead of 0xffffffff, so that a test needs no 4 GiB file. Before torch_writer_begin().
+ * (torch 1.13 takes such sizes in a small file, but not such offsets.)
+ */
+void torch_writer_zip64_from(struct torch_writer *writer, uint64_t size, uint64_t offset);
 
 #endif

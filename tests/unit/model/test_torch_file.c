@@ -106,12 +106,12 @@ static void append_all(struct torch_writer *writer, size_t piece_max)
 	}
 }
 
-static void write_all(int dir_fd, const char *name, size_t buffer_bytes, uint64_t zip64_from, size_t piece_max)
+static void write_all(int dir_fd, const char *name, size_t buffer_bytes, uint64_t wide_from, uint64_t far_from, size_t piece_max)
 {
 	struct torch_writer *writer = torch_writer_new(buffer_bytes);
 	assert_non_null(writer);
-	if (zip64_from)
-		torch_writer_zip64_from(writer, zip64_from);
+	if (wide_from)
+		torch_writer_zip64_from(writer, wide_from, far_from);
 	declare_all(writer);
 	if (torch_writer_begin(writer, dir_fd, name, errstr, sizeof errstr) < 0)
 		fail_msg("%s", errstr);
@@ -193,10 +193,10 @@ static void round_trip(void **state)
 	(void)state;
 	const struct {
 		size_t buffer_bytes, piece_max;
-		uint64_t zip64_from;
-	} ways[] = {{0, 100, 0}, {1, 7, 0}, {4096, 4096, 0}, {0, 4096, 1}, {0, 64, 300}};
+		uint64_t wide_from, far_from;
+	} ways[] = {{0, 100, 0, 0}, {1, 7, 0, 0}, {4096, 4096, 0, 0}, {0, 4096, 1, 1}, {0, 64, 300, 3000}, {0, 64, 1, ZIP_LIMIT32}};
 	for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-		write_all(scratch_fd, "a.pt", ways[i].buffer_bytes, ways[i].zip64_from, ways[i].piece_max);
+		write_all(scratch_fd, "a.pt", ways[i].buffer_bytes, ways[i].wide_from, ways[i].far_from, ways[i].piece_max);
 		struct torch_reader *reader = open_ok(scratch_fd, "a.pt");
 		check_all(reader);
 		torch_reader_close(reader);
@@ -427,7 +427,7 @@ static void reader_errors(void **state)
 	const char *string;
 	int64_t integer;
 	unsigned char byte;
-	write_all(scratch_fd, "a.pt", 0, 0, 4096);
+	write_all(scratch_fd, "a.pt", 0, 0, 0, 4096);
 	assert_int_equal(torch_reader_open(scratch_fd, "missing.pt", 0, &reader, errstr, sizeof errstr), -ENOENT);
 	assert_string_equal(errstr, "missing.pt: open: No such file or directory");
 	assert_int_equal(symlinkat("a.pt", scratch_fd, "link.pt"), 0);
@@ -591,7 +591,7 @@ static void own_golden(void **state)
 	struct torch_reader *reader = open_ok(AT_FDCWD, GOLDEN "recd-1.pt");
 	check_all(reader);
 	torch_reader_close(reader);
-	write_all(scratch_fd, "new.pt", 4096, 0, 33);
+	write_all(scratch_fd, "new.pt", 4096, 0, 0, 33);
 	unsigned char *new = slurp(scratch_fd, "new.pt", &len);
 	assert_int_equal(len, golden_len);
 	assert_memory_equal(new, golden, len);
@@ -632,7 +632,7 @@ static int tool(const char *mode, const char *path)
 	if (strcmp(mode, "--dump") == 0)
 		return tool_dump(path);
 	if (strcmp(mode, "--golden") == 0) {
-		write_all(AT_FDCWD, "recd-1.pt.new", 0, 0, 33);
+		write_all(AT_FDCWD, "recd-1.pt.new", 0, 0, 0, 33);
 		return rename("recd-1.pt.new", path) < 0;
 	}
 	if (strcmp(mode, "--write") != 0)
@@ -640,8 +640,8 @@ static int tool(const char *mode, const char *path)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return 1;
-	write_all(fd, "all.pt", 0, 0, 50);
-	write_all(fd, "zip64.pt", 0, 1, 50);
+	write_all(fd, "all.pt", 0, 0, 0, 50);
+	write_all(fd, "zip64.pt", 0, 1, ZIP_LIMIT32, 50);
 	write_many(fd, "many.pt", 300);
 	(void)close(fd);
 	return 0;

@@ -152,8 +152,10 @@ static int deliver_announcement(struct source_files *source, struct event_batch 
 		if (!tail->announce)
 			continue;
 		tail_finish_batch(source, tail, batch);
-		if (tail->position.retired)
+		if (tail->position.retired) {
+			tail_bring_home(source, tail);
 			tail_remove(source, tail);
+		}
 		return 1;
 	}
 	source->announcing = 0;

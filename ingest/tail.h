@@ -50,6 +50,7 @@ struct tail {
 	size_t dir_len; /* of the directory part of path, its slash included; 0: none */
 	enum tail_state state;
 	struct tail_file file; /* fd -1: nothing to read (the file is gone, or belongs to a late tail by now) */
+	int finished;          /* its file was read to the end and is a late tail's by now; held only so that its inode is not given away */
 	int unplaced;          /* the position's file has not been looked for successfully yet: try again */
 	char marker[TAIL_MARKER_MAX]; /* the position.marker_len bytes before position.offset */
 	int64_t after_ns;      /* without a file: rotated files modified before this were read already; INT64_MAX: take none */
@@ -162,6 +163,8 @@ struct tail *tail_add(struct source_files *source, const char *path, const char 
 /* A tail for late writes to the file that `tail` is done with; takes the file and its watch over. NULL: no room, nothing taken. */
 struct tail *tail_add_late(struct source_files *source, struct tail *tail);
 void tail_free(struct tail *tail);
+/* Adds the counters of a retired tail to the position of its path, as whoever applies its last batch does. */
+void tail_bring_home(struct source_files *source, const struct tail *late);
 /* Removes and frees the tail; its buffer and watch too. */
 void tail_remove(struct source_files *source, struct tail *tail);
 /* Makes tails of the positions of the last cut (once, at open). 0 or -ENOMEM. */

@@ -123,6 +123,27 @@ void tail_free(struct tail *tail)
 	free(tail);
 }
 
+void tail_bring_home(struct source_files *source, const struct tail *late)
+{
+	struct tail *home = *index_slot(source, late->path);
+	const struct source_position *from = &late->position;
+
+	if (!home)
+		return;
+	if (from->lines || from->empty || from->gaps)
+		tail_announce(source, home);
+	home->position.lines += from->lines;
+	home->position.empty += from->empty;
+	for (int i = 0; i < REFUSAL_COUNT; i++)
+		home->position.refused[i] += from->refused[i];
+	home->position.unknown_types += from->unknown_types;
+	home->position.gaps += from->gaps;
+	home->position.gap_bytes += from->gap_bytes;
+	home->position.resets += from->resets;
+	if (from->last_time_us > home->position.last_time_us)
+		home->position.last_time_us = from->last_time_us;
+}
+
 void tail_remove(struct source_files *source, struct tail *tail)
 {
 	for (size_t i = 0; i < source->n_tails; i++) {
@@ -166,17 +187,18 @@ static void place_nowhere(struct source_files *source, struct tail *tail, int tr
 	int compressed = 0;
 
 	tail_list_rotations(source, tail, &compressed);
-	tail->position.gaps++;
-	if (truncated)
-		tail->position.resets++;
-	tail_notice(source, "%s: %s before it was read to the end; bytes may be lost%s", tail->path,
-	            truncated ? "truncated or replaced" : "the file read last was removed",
-	            compressed ? " (compressed rotations are not read)" : "");
+	tail->position.gaps += !tail->finished;
+	tail->position.resets += truncated && !tail->finished;
+	if (!tail->finished)
+		tail_notice(source, "%s: %s before it was read to the end; bytes may be lost%s", tail->path,
+		            truncated ? "truncated or replaced" : "the file read last was removed",
+		            compressed ? " (compressed rotations are not read)" : "");
 	tail->position.device = 0;
 	tail->position.inode = 0;
 	tail->position.offset = 0;
 	tail->position.marker = 0;
 	tail->position.marker_len = 0;
+	tail->finished = 0;
 	tail_announce(source, tail);
 }
 
@@ -193,8 +215,10 @@ void tail_place(struct source_files *source, struct tail *tail)
 		return;
 	}
 	tail->after_ns = position->mark_time_ns > 0 ? position->mark_time_ns : INT64_MAX;
-	if (position->device == 0 && position->inode == 0)
+	if (position->device == 0 && position->inode == 0) {
+		tail->finished = 0;
 		return; /* no file before: whatever is there now starts at 0 */
+	}
 	r = tail_open_at(AT_FDCWD, tail->path, &live);
 	if (r < 0 && r != -ENOENT && r != -EMEDIUMTYPE) {
 		try_again(tail, "open", r);
@@ -205,6 +229,13 @@ void tail_place(struct source_files *source, struct tail *tail)
 		match = tail_marker_matches(&live, position, tail->marker);
 	if (match < 0) {
 		try_again(tail, "read", match);
+		goto done;
+	}
+	if (match == 1 && same_inode && position->marker_len == 0) {
+		/* Nothing was read of it, so nothing tells whether it was copied and truncated since: newer rotated files, if any, come first. */
+		tail->after_ns = position->mark_time_ns > 0 ? position->mark_time_ns + 1 : INT64_MAX;
+		position->device = 0;
+		position->inode = 0;
 		goto done;
 	}
 	if (match == 1 && same_inode) {
@@ -270,7 +301,7 @@ static int restore_late(struct source_files *source, const char *path, const cha
 			continue;
 		tail->state = TAIL_LATE;
 		tail->position = *late;
-		tail->unplaced = 1;
+		tail_place(source, tail);
 		taken = taken || (position && late->inode == position->inode && late->device == position->device);
 	}
 	return taken;
@@ -355,9 +386,9 @@ static int add_path(struct source_files *source, const char *path)
 	*slot = tail;
 	position = remembered(source, tail->position.name);
 	if (restore_late(source, path, tail->position.name, position)) {
-		/* its file is watched for late writes already: it is done with it */
 		tail->position = *position;
-		tail->after_ns = position->mark_time_ns;
+		tail->finished = 1; /* its file is watched for late writes already */
+		tail->unplaced = 1;
 	} else if (position) {
 		tail->position = *position;
 		tail->unplaced = 1;

@@ -362,7 +362,8 @@ struct tail *tail_owner(struct source_files *source, const struct tail_file *fil
 
 		if (tail == except)
 			continue;
-		if (tail_same_file(file, &tail->position))
+		/* only what is held open: the inode of a file that is gone may belong to another by now */
+		if (tail->file.fd >= 0 && tail_same_file(file, &tail->position))
 			return tail;
 		for (uint32_t k = 0; k < tail->n_next; k++)
 			if (tail->next[k].inode == file->inode && tail->next[k].device == file->device)

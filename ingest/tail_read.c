@@ -267,7 +267,7 @@ int tail_read(struct source_files *source, struct tail *tail, struct event_batch
 		tail->dirty = 0;
 		return 0;
 	}
-	if (tail->file.fd < 0) {
+	if (tail->file.fd < 0 || tail->finished) {
 		tail->dirty = 0;
 		tail_at_end(source, tail, now_us);
 		return 0;

@@ -235,8 +235,9 @@ static void move_on(struct source_files *source, struct tail *tail)
 	/* The file just read may be a copy of this one, which is about to be truncated: then this one goes on where the copy ends. */
 	goes_on = tail->position.inode != 0 && tail->position.marker_len >= TAIL_MARKER_TRUSTED &&
 	          tail_marker_matches(&next, &tail->position, marker) == 1;
-	if (tail->file.fd >= 0 && !goes_on)
+	if (tail->file.fd >= 0 && !goes_on && !tail->finished)
 		tail_add_late(source, tail);
+	tail->finished = 0;
 	tail_adopt(source, tail, &next, TAIL_ROTATED);
 	if (!goes_on)
 		tail_start_over(source, tail);
@@ -270,7 +271,7 @@ static int late_at_end(struct source_files *source, struct tail *tail, int64_t s
 
 int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 {
-	int open = tail->file.fd >= 0;
+	int open = tail->file.fd >= 0 && !tail->finished;
 	int64_t silent_us = now_us - tail->changed_us;
 	int silent = !open || silent_us >= source->rotate_wait_us;
 	int partial = open && tail->file.size > tail->position.offset;
@@ -310,6 +311,16 @@ int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 	return 0;
 }
 
+/* Cut off behind the position: what was read stands, what was cut off is lost. */
+static void shortened(struct source_files *source, struct tail *tail, int64_t bytes)
+{
+	tail->position.gaps++;
+	tail->position.gap_bytes += (uint64_t)bytes;
+	tail_notice(source, "%s: %lld bytes were cut off before they were read", tail->path, (long long)bytes);
+	tail_drop_buffer(source, tail);
+	tail_announce(source, tail);
+}
+
 /* The file itself: size, time, content. Returns 0 when there is nothing more to ask in this check. */
 static int check_file(struct source_files *source, struct tail *tail, int64_t now_us)
 {
@@ -333,6 +344,8 @@ static int check_file(struct source_files *source, struct tail *tail, int64_t no
 			tail_truncated(source, tail);
 			return 0;
 		}
+		if (tail->file.size < size)
+			shortened(source, tail, size - tail->file.size);
 		tail->checked_size = tail->file.size;
 	}
 	return 1;
@@ -352,7 +365,7 @@ void tail_check(struct source_files *source, struct tail *tail, int64_t now_us)
 		tail_set_error(tail, NULL, 0);
 		tail->dirty = 1;
 	}
-	if (tail->file.fd >= 0 && !check_file(source, tail, now_us))
+	if (tail->file.fd >= 0 && !tail->finished && !check_file(source, tail, now_us))
 		return;
 	if (tail->state == TAIL_LATE) {
 		tail->dirty = 1;

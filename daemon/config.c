@@ -245,33 +245,30 @@ static int is_group(const char *key)
 	return 0;
 }
 
-/* Edit distance (insert, delete, replace, swap of neighbours). */
+/* Edit distance (insert, delete, replace). */
 static size_t distance(const char *a, const char *b)
 {
-	size_t rows[3][KEY_MAX];
+	size_t row[KEY_MAX];
 	size_t n = strlen(b);
 
-	if (n >= KEY_MAX || strlen(a) >= KEY_MAX)
+	if (n >= KEY_MAX)
 		return KEY_MAX;
 	for (size_t j = 0; j <= n; j++)
-		rows[0][j] = j;
-	for (size_t i = 1; a[i - 1]; i++) {
-		size_t *row = rows[i % 3];
-		size_t *above = rows[(i + 2) % 3];
-		size_t *two_above = rows[(i + 1) % 3];
+		row[j] = j;
+	for (size_t i = 0; a[i]; i++) {
+		size_t diagonal = row[0];
 
-		row[0] = i;
+		row[0] = i + 1;
 		for (size_t j = 1; j <= n; j++) {
-			size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
+			size_t best = diagonal + (a[i] != b[j - 1]);
 
-			best = above[j] + 1 < best ? above[j] + 1 : best;
+			best = row[j] + 1 < best ? row[j] + 1 : best;
 			best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && two_above[j - 2] + 1 < best)
-				best = two_above[j - 2] + 1;
+			diagonal = row[j];
 			row[j] = best;
 		}
 	}
-	return rows[strlen(a) % 3][n];
+	return row[n];
 }
 
 static const char *last_part(const char *key)

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,7 +37,9 @@ static pid_t holder(void)
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		int fd;
-		int r = lock_take(dir_fd, dir, &fd, errstr, sizeof(errstr));
+		int r = prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test must not leave it behind */
+
+		r = r ? r : lock_take(dir_fd, dir, &fd, errstr, sizeof(errstr));
 
 		if (r == 0 && write(ready[1], "x", 1) == 1)
 			pause();

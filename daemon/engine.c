@@ -108,12 +108,21 @@ static int new_state(struct engine *engine, char *errstr, size_t errstr_size)
 	return state_new(&engine->config.state, &engine->config.rules, &engine->state, errstr, errstr_size);
 }
 
-static int open_dead_letter(struct engine *engine, int64_t length, char *errstr, size_t errstr_size)
+int engine_open_dead_letter(struct engine *engine, int64_t length, char *errstr, size_t errstr_size)
 {
+	struct dead_letter *fresh;
 	char path[4200];
+	int rc;
 
 	snprintf(path, sizeof(path), "%s/dead-letter.jsonl", engine->config.data_dir);
-	return dead_letter_open(path, length, engine->config.dead_letter_bytes_max, &engine->dead_letter, errstr, errstr_size);
+	rc = dead_letter_open(path, length, engine->config.dead_letter_bytes_max, &fresh, errstr, errstr_size);
+	if (rc < 0)
+		return rc;
+	if (engine->dead_letter != NULL)
+		engine->dead_letter_base += dead_letter_dropped(engine->dead_letter);
+	dead_letter_close(engine->dead_letter);
+	engine->dead_letter = fresh;
+	return 0;
 }
 
 int engine_open(const struct config *config, int data_dir_fd, struct queue_set *queues, void (*beat)(void *ctx, const char *what), void *ctx,
@@ -150,7 +159,7 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 	if (rc == 0)
 		rc = checkpoint_tidy(data_dir_fd, errstr, errstr_size);
 	if (rc == 0)
-		rc = open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : -1, errstr, errstr_size);
+		rc = engine_open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : -1, errstr, errstr_size);
 	if (rc == 0)
 		rc = open_learner(engine, &loaded, errstr, errstr_size);
 	if (rc == 0 && engine_publish(engine, 1) != 1) {

@@ -18,8 +18,9 @@ static void *writer_thread(void *arg)
 	struct engine_checkpoint *c = &engine->checkpoint;
 
 	c->rc = dead_letter_sync(engine->dead_letter);
-	if (c->rc < 0)
-		snprintf(c->errstr, sizeof(c->errstr), "dead-letter file: fsync: %s", strerror(-c->rc));
+	c->dead_letter_bad = c->rc < 0;
+	if (c->dead_letter_bad)
+		snprintf(c->errstr, sizeof(c->errstr), "dead-letter.jsonl: fsync: %s; the last refused lines may be lost there, they are counted", strerror(-c->rc));
 	else
 		c->rc = checkpoint_write(engine->data_dir_fd, &c->cut, engine->config.checkpoint_keep, &c->progress, &c->result, c->errstr,
 		                         sizeof(c->errstr));
@@ -145,6 +146,13 @@ static void finish(struct engine *engine)
 	pthread_join(c->thread, NULL);
 	c->running = 0;
 	release_cut(engine);
+	if (c->dead_letter_bad) {
+		/* never synced again on that descriptor; on a new one the disk gets another chance */
+		char text[256];
+
+		if (engine_open_dead_letter(engine, -1, text, sizeof(text)) < 0)
+			snprintf(c->errstr, sizeof(c->errstr), "%s", text);
+	}
 	if (c->rc < 0) {
 		note_failure(engine, c->rc);
 		return;

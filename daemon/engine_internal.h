@@ -68,6 +68,7 @@ struct engine_checkpoint {
 	struct checkpoint_progress progress;
 	struct checkpoint_result result, last;
 	int rc;
+	int dead_letter_bad;      /* its fsync failed: the file is opened anew before the next one */
 	char errstr[256], last_error[256];
 	int64_t started_us, durable_us; /* durable_us 0: none yet in this run */
 	uint64_t covers;          /* snapshot requests this one answers */
@@ -134,6 +135,8 @@ struct engine {
 	int64_t forget_user;
 };
 
+/* Opens the dead-letter file, cut to `length` (-1: as it is). The old one, if any, is closed; on failure it stays. */
+int engine_open_dead_letter(struct engine *engine, int64_t length, char *errstr, size_t errstr_size);
 int64_t engine_mono_us(void);
 /* How long the model has lived over all runs; microseconds, never steps back; [any]. */
 int64_t engine_model_clock_us(const struct engine *engine);

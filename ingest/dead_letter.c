@@ -6,10 +6,11 @@
  * A line that is not UTF-8 is given as "line_base64" instead. Lines cut at REFUSED_TEXT_MAX bytes have "capped":true. Used by the thread that applies
  * batches; one writer, no lock. The file's length belongs to the cut: recovery opens with that length, and what was refused after the cut
  * is refused, and written, again. Above the size limit lines are counted only. A failed fdatasync is never tried again on the same descriptor: every
- * later call fails with the same error until the file is opened anew.
+ * later call fails with the same error until the file is opened anew. dead_letter_sync() alone may run in another thread, beside an append.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@
 
 struct dead_letter {
 	int fd;
-	int sync_error; /* errno of a failed fdatasync; sticky */
+	atomic_int sync_error; /* errno of a failed fdatasync; sticky */
 	int64_t length;
 	uint64_t size_max;
 	uint64_t dropped;
@@ -91,7 +92,7 @@ int dead_letter_open(const char *path, int64_t length, uint64_t size_max, struct
 		snprintf(errstr, errstr_size, "%s: out of memory", path);
 		return -ENOMEM;
 	}
-	dead_letter->sync_error = 0;
+	atomic_init(&dead_letter->sync_error, 0);
 	dead_letter->dropped = 0;
 	dead_letter->used = 0;
 	dead_letter->size_max = size_max;
@@ -237,7 +238,7 @@ int dead_letter_append(struct dead_letter *dead_letter, const struct event_batch
 {
 	int64_t length_before = dead_letter->length;
 	uint64_t dropped_before = dead_letter->dropped;
-	int r = dead_letter->sync_error ? -dead_letter->sync_error : 0;
+	int r = -atomic_load(&dead_letter->sync_error);
 
 	for (uint32_t i = 0; r == 0 && i < batch->n_refused; i++) {
 		const struct refused_line *refused = &batch->refused[i];
@@ -268,9 +269,9 @@ int dead_letter_append(struct dead_letter *dead_letter, const struct event_batch
 
 int dead_letter_sync(struct dead_letter *dead_letter)
 {
-	if (!dead_letter->sync_error && fdatasync(dead_letter->fd) < 0)
-		dead_letter->sync_error = errno;
-	return -dead_letter->sync_error;
+	if (!atomic_load(&dead_letter->sync_error) && fdatasync(dead_letter->fd) < 0)
+		atomic_store(&dead_letter->sync_error, errno);
+	return -atomic_load(&dead_letter->sync_error);
 }
 
 int64_t dead_letter_length(const struct dead_letter *dead_letter)

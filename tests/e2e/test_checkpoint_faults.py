@@ -94,8 +94,9 @@ def detach(tracer):
 @pytest.mark.parametrize(
     "expression, words",
     [
-        ("fsync:error=EIO:when=1", "Input/output error"),  # the dead-letter file
-        ("fsync:error=EIO:when=2", "Input/output error"),  # state.pt
+        ("fdatasync:error=EIO:when=1", "dead-letter.jsonl"),
+        ("fsync:error=EIO:when=1", "Input/output error"),  # state.pt
+        ("fsync:error=EIO:when=2", "Input/output error"),
         ("fsync:error=EIO:when=4", "Input/output error"),  # a model
         ("fsync:error=EIO:when=5", "Input/output error"),  # the directory
         ("pwrite64:error=ENOSPC:when=3", "No space left"),

@@ -35,7 +35,7 @@ struct personal_row {
 };
 static inline uint32_t personal_row_bytes(uint32_t dim)
 {
-	return (uint32_t)(sizeof(struct personal_row) + dim * sizeof(float));
+	return (uint32_t)(sizeof(struct personal_row) + dim * sizeof(float) + 7) & ~7u; /* the next user's row stays aligned */
 }
 
 struct publisher;

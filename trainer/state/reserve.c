@@ -2,7 +2,7 @@
  * reserve.c: arrays that grow without moving (see reserve.h).
  *
  * Address space is mapped without access rights, which costs nothing and counts against no limit of memory; committing makes the next steps of it
- * writable. Steps are 2 MiB, so that huge pages fit and system calls are rare. The kernel hands out zeroed pages when they are first touched.
+ * writable. Steps are 2 MiB (64 KiB in a small array), so that huge pages fit and system calls are rare. The kernel hands out zeroed pages when they are first touched.
  *
  * Runs on the engine's thread. Other threads read committed entries whose number was published to them with release order.
  */
@@ -12,13 +12,15 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-#define RESERVE_STEP ((size_t)2 << 20)
+#define STEP_LARGE ((size_t)2 << 20)
+#define STEP_SMALL ((size_t)64 << 10)
 
 int reserve_open(struct reserve *reserve, size_t bytes, int huge)
 {
-	size_t size = (bytes + RESERVE_STEP - 1) / RESERVE_STEP * RESERVE_STEP;
-	size_t mapped = size + RESERVE_STEP;
-	struct reserve out = {.size = size, .mapped = mapped, .huge = huge};
+	size_t step = bytes < STEP_LARGE ? STEP_SMALL : STEP_LARGE;
+	size_t size = (bytes + step - 1) / step * step;
+	size_t mapped = size + step;
+	struct reserve out = {.size = size, .step = step, .mapped = mapped, .huge = huge && step == STEP_LARGE};
 
 	if (bytes == 0) {
 		*reserve = (struct reserve){0};
@@ -29,20 +31,21 @@ int reserve_open(struct reserve *reserve, size_t bytes, int huge)
 	out.mapping = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (out.mapping == MAP_FAILED)
 		return -ENOMEM;
-	out.base = (char *)(((uintptr_t)out.mapping + RESERVE_STEP - 1) / RESERVE_STEP * RESERVE_STEP);
+	out.base = (char *)(((uintptr_t)out.mapping + step - 1) / step * step);
 	*reserve = out;
 	return 0;
 }
 
 int reserve_commit(struct reserve *reserve, size_t bytes)
 {
-	size_t want = (bytes + RESERVE_STEP - 1) / RESERVE_STEP * RESERVE_STEP;
 	char *from = reserve->base + reserve->committed;
+	size_t want;
 
 	if (bytes <= reserve->committed)
 		return 0;
-	if (bytes > reserve->size || want < bytes)
+	if (bytes > reserve->size)
 		return -ENOMEM;
+	want = (bytes + reserve->step - 1) / reserve->step * reserve->step;
 	if (mprotect(from, want - reserve->committed, PROT_READ | PROT_WRITE) != 0)
 		return -ENOMEM;
 	if (reserve->huge)

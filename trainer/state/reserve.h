@@ -10,6 +10,7 @@
 struct reserve {
 	char *base;       /* page aligned; 2 MiB aligned when huge */
 	size_t size;      /* bytes of address space */
+	size_t step;      /* bytes committed at a time */
 	size_t committed; /* bytes that may be touched, from base; zero at first */
 	void *mapping;    /* what was mapped, for closing */
 	size_t mapped;

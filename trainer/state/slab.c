@@ -1,7 +1,7 @@
 /*
  * slab.c: blocks for the lists of users (see slab.h).
  *
- * Regions of 32 MiB on huge pages are cut into chunks of 256 KiB, aligned to their size, so that a block finds its chunk by its address. A chunk
+ * Regions of up to 32 MiB on huge pages are cut into chunks of 256 KiB, aligned to their size, so that a block finds its chunk by its address. A chunk
  * begins with its header and the owners of its blocks. A bin allocates from its chunks with free blocks, and takes a chunk from the pool when none is left.
  *
  * Lists grow through the sizes, and users do so at about the same pace: without more, the sizes that everybody has left would stay behind
@@ -21,6 +21,8 @@
 #define NO_OWNER UINT32_MAX
 #define VICTIMS_LOOKED_AT 16u
 #define PREFETCH_AHEAD 8u
+#define REGION_CHUNKS_FIRST 8u /* doubles with every region */
+#define REGION_CHUNKS_MAX 128u
 
 struct slab_chunk {
 	struct slab_chunk *prev, *next; /* in the bin's partial list; next also in the pool */
@@ -65,7 +67,7 @@ int slab_init(struct slab *slab, const size_t *block_bytes, uint32_t n_bins)
 void slab_destroy(struct slab *slab)
 {
 	for (size_t i = 0; i < slab->n_regions; i++)
-		munmap(slab->regions[i], SLAB_REGION_BYTES + SLAB_CHUNK_BYTES);
+		munmap(slab->regions[i].memory, slab->regions[i].bytes);
 	free(slab->regions);
 	free(slab->bins);
 	memset(slab, 0, sizeof(*slab));
@@ -73,25 +75,27 @@ void slab_destroy(struct slab *slab)
 
 static int region_add(struct slab *slab)
 {
+	size_t n_chunks = slab->chunks_total < REGION_CHUNKS_FIRST ? REGION_CHUNKS_FIRST : slab->chunks_total;
+	size_t bytes;
 	void *region;
-	char *first;
 
 	if (slab->n_regions == slab->regions_capacity) {
 		size_t capacity = slab->regions_capacity ? slab->regions_capacity * 2 : 16;
-		void **regions = realloc(slab->regions, capacity * sizeof(*regions));
+		struct slab_region *regions = realloc(slab->regions, capacity * sizeof(*regions));
 		if (!regions)
 			return -ENOMEM;
 		slab->regions = regions;
 		slab->regions_capacity = capacity;
 	}
-	region = mmap(NULL, SLAB_REGION_BYTES + SLAB_CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	n_chunks = n_chunks < REGION_CHUNKS_MAX ? n_chunks : REGION_CHUNKS_MAX;
+	bytes = (n_chunks + 1) * SLAB_CHUNK_BYTES; /* one more, to align */
+	region = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (region == MAP_FAILED)
 		return -ENOMEM;
-	(void)madvise(region, SLAB_REGION_BYTES + SLAB_CHUNK_BYTES, MADV_HUGEPAGE); /* advice only */
-	first = (char *)(((uintptr_t)region + SLAB_CHUNK_BYTES - 1) & ~(uintptr_t)(SLAB_CHUNK_BYTES - 1));
-	slab->regions[slab->n_regions++] = region;
-	slab->fresh = first;
-	slab->n_fresh = SLAB_REGION_BYTES / SLAB_CHUNK_BYTES;
+	(void)madvise(region, bytes, MADV_HUGEPAGE); /* advice only */
+	slab->regions[slab->n_regions++] = (struct slab_region){region, bytes};
+	slab->fresh = (char *)(((uintptr_t)region + SLAB_CHUNK_BYTES - 1) & ~(uintptr_t)(SLAB_CHUNK_BYTES - 1));
+	slab->n_fresh = n_chunks;
 	slab->chunks_total += slab->n_fresh;
 	return 0;
 }
@@ -172,7 +176,7 @@ void *slab_alloc(struct slab *slab, uint32_t bin_index, uint32_t owner)
 	if (!bin->partial && chunk_take(slab, bin_index) < 0)
 		return NULL;
 	chunk = bin->partial;
-	index = chunk->free_head;
+	index = chunk->free_head; // NOLINT(clang-analyzer-core.NullDereference): chunk_take() set it, which the analyzer does not follow
 	if (index != NO_BLOCK) {
 		block = block_at(bin, chunk, index);
 		memcpy(&chunk->free_head, block, sizeof(chunk->free_head));

@@ -11,10 +11,14 @@
 #include <stdint.h>
 
 #define SLAB_CHUNK_BYTES ((size_t)256 << 10)
-#define SLAB_REGION_BYTES ((size_t)32 << 20)
 #define SLAB_BLOCK_MAX ((size_t)32 << 10)
 
 struct slab_chunk;
+
+struct slab_region {
+	void *memory;
+	size_t bytes;
+};
 
 struct slab_bin {
 	size_t block_bytes;   /* multiple of 8; 0: bin not used */
@@ -28,7 +32,7 @@ struct slab {
 	struct slab_bin *bins;
 	uint32_t n_bins;
 	struct slab_chunk *free_chunks;
-	void **regions; /* mappings, SLAB_REGION_BYTES each (and one chunk to align) */
+	struct slab_region *regions;
 	size_t n_regions, regions_capacity;
 	char *fresh;       /* chunks of the last region never used yet */
 	size_t n_fresh;

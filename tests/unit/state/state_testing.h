@@ -86,15 +86,22 @@ static inline void batch_add(struct event_batch *batch, struct event event, cons
 	batch->events[batch->n_events++] = event;
 }
 
-static inline void apply_named(struct state *state, struct event event, const char *name)
+/* Applies one event as a batch of its own. */
+static inline void apply_text(struct state *state, struct event event, const char *name, const char *doc)
 {
-	struct event_batch *batch = event_batch_new();
+	static struct event_batch *batch; /* kept for all of a program's tests */
 
+	if (!batch)
+		batch = event_batch_new();
 	assert_non_null(batch);
 	event_batch_clear(batch);
-	batch_add(batch, event, name, NULL);
+	batch_add(batch, event, name, doc);
 	assert_int_equal(state_apply(state, batch), 0);
-	event_batch_free(batch);
+}
+
+static inline void apply_named(struct state *state, struct event event, const char *name)
+{
+	apply_text(state, event, name, NULL);
 }
 
 static inline void apply_one(struct state *state, struct event event)
@@ -106,17 +113,12 @@ static inline void apply_one(struct state *state, struct event event)
 static inline void apply_catalogue_line(struct state *state, int64_t item, double duration_sec, const char *doc)
 {
 	struct event event = {.item_id = item, .stream = STREAM_CATALOGUE};
-	struct event_batch *batch = event_batch_new();
 
-	assert_non_null(batch);
-	event_batch_clear(batch);
 	if (duration_sec >= 0) {
 		event.flags = EVENT_HAS_DURATION;
 		event.value = duration_sec;
 	}
-	batch_add(batch, event, NULL, doc);
-	assert_int_equal(state_apply(state, batch), 0);
-	event_batch_free(batch);
+	apply_text(state, event, NULL, doc);
 }
 
 static inline struct user_facts facts_of(const struct state *state, int64_t user_id)

@@ -1,5 +1,5 @@
 /*
- * test_facts.c: the merge rules, as tables. Each table of events is applied in every order, each event also twice, and must give one fact.
+ * test_facts.c: the merge rules, as tables. Each table of events is applied in every order, each event also twice, and must give one fact. Each order has a user of its own.
  */
 #include "tests/unit/state/state_testing.h"
 
@@ -18,17 +18,19 @@ struct case_ {
 #define T(type, time) touch_event(1, 2, (time), EVENT_##type)
 #define R(time, value) rate_event(1, 2, (time), (value))
 
-static void apply_in_order(const struct case_ *c, const size_t *order)
+static void apply_in_order(struct state *state, const struct case_ *c, const size_t *order)
 {
-	struct state *state = new_state();
+	int64_t user = state_n_users(state);
 	struct user_facts facts;
 
 	for (size_t i = 0; i < c->n; i++) {
-		apply_one(state, c->events[order[i]]);
+		struct event event = c->events[order[i]], first = c->events[order[0]];
+		event.user_id = first.user_id = user;
+		apply_one(state, event);
 		if (i & 1)
-			apply_one(state, c->events[order[0]]); /* a repetition */
+			apply_one(state, first); /* a repetition */
 	}
-	facts = facts_of(state, 1);
+	facts = facts_of(state, user);
 	if (c->watch.last_us != 0) {
 		assert_int_equal(facts.n_watches, 1);
 		assert_int_equal(facts.n_touches, 0);
@@ -46,20 +48,19 @@ static void apply_in_order(const struct case_ *c, const size_t *order)
 			fail_msg("%s: click %lld play %lld opinion %d at %lld rating %g at %lld", c->what, (long long)got.click_us, (long long)got.play_us,
 			         got.opinion, (long long)got.opinion_us, (double)got.rating, (long long)got.rated_us);
 	}
-	state_free(state);
 }
 
-static void permute(const struct case_ *c, size_t *order, size_t k)
+static void permute(struct state *state, const struct case_ *c, size_t *order, size_t k)
 {
 	if (k == c->n) {
-		apply_in_order(c, order);
+		apply_in_order(state, c, order);
 		return;
 	}
 	for (size_t i = k; i < c->n; i++) {
 		size_t t = order[k];
 		order[k] = order[i];
 		order[i] = t;
-		permute(c, order, k + 1);
+		permute(state, c, order, k + 1);
 		t = order[k];
 		order[k] = order[i];
 		order[i] = t;
@@ -68,12 +69,15 @@ static void permute(const struct case_ *c, size_t *order, size_t k)
 
 static void run(const struct case_ *cases, size_t n)
 {
+	struct state *state = new_state_with(5000, 10, 8, 0, 7);
+
 	for (size_t i = 0; i < n; i++) {
 		size_t order[EVENTS_MAX];
 		for (size_t k = 0; k < EVENTS_MAX; k++)
 			order[k] = k;
-		permute(&cases[i], order, 0);
+		permute(state, &cases[i], order, 0);
 	}
+	state_free(state);
 }
 
 static void test_watch_table(void **unused)

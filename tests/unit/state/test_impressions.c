@@ -93,11 +93,11 @@ static void test_total_order_of_ties(void **unused)
 		{50, 9, 7, "a"}, {50, 20, 0, "a"}, {50, 20, 0, "b"}, {50, 20, 1, "a"}, {50, 21, 0, "a"}, {51, 1, 0, "a"},
 	};
 	const uint32_t n = sizeof(all) / sizeof(all[0]);
+	struct state *state = new_state();
 	uint64_t seed = 99;
 
 	(void)unused;
-	for (int round = 0; round < 200; round++) {
-		struct state *state = new_state();
+	for (int64_t user = 0; user < 200; user++) { /* each with another order */
 		uint32_t order[sizeof(all) / sizeof(all[0])];
 		for (uint32_t i = 0; i < n; i++)
 			order[i] = i;
@@ -107,12 +107,12 @@ static void test_total_order_of_ties(void **unused)
 			order[k] = t;
 		}
 		for (uint32_t i = 0; i < n; i++) {
-			add(state, 1, all[order[i]]);
-			add(state, 1, all[order[random_below(&seed, i + 1)]]);
+			add(state, user, all[order[i]]);
+			add(state, user, all[order[random_below(&seed, i + 1)]]);
 		}
-		assert_kept(state, 1, all + (n - N), N);
-		state_free(state);
+		assert_kept(state, user, all + (n - N), N);
 	}
+	state_free(state);
 }
 
 static void test_one_is_kept(void **unused)

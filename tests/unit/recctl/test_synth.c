@@ -49,6 +49,7 @@ static void test_log_and_exp(void **state)
 static void test_uniform(void **state)
 {
 	struct synth_rng rng = synth_rng_at(1, 2, 3), same = synth_rng_at(1, 2, 3), other = synth_rng_at(1, 2, 4), seeded = synth_rng_at(2, 2, 3);
+	struct synth_rng purposed = synth_rng_at(1, 3, 3);
 	double sum = 0.0;
 	uint32_t counts[7] = { 0 };
 	int differs = 0;
@@ -58,9 +59,9 @@ static void test_uniform(void **state)
 		uint64_t bits = synth_u64(&rng);
 
 		assert_true(bits == synth_u64(&same));
-		differs += (bits != synth_u64(&other)) + (bits != synth_u64(&seeded));
+		differs += (bits != synth_u64(&other)) + (bits != synth_u64(&seeded)) + (bits != synth_u64(&purposed));
 	}
-	assert_int_equal(differs, 2 * DRAWS);
+	assert_int_equal(differs, 3 * DRAWS);
 	for (int i = 0; i < DRAWS; i++) {
 		double u = synth_uniform(&rng);
 		uint32_t k = synth_below(&rng, 7);

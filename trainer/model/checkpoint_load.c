@@ -245,7 +245,7 @@ static int take_position(void *ctx, const char *name)
 
 	if (p->n == p->max || strlen(name) >= POSITION_NAME_MAX)
 		return -EBADMSG;
-	strcpy(p->positions[p->n++].name, name);
+	memcpy(p->positions[p->n++].name, name, strlen(name) + 1);
 	return 0;
 }
 
@@ -382,7 +382,7 @@ static int restore_row(struct loader *l, struct state *state, uint32_t user, con
 		rc = next_of(l, C_POSITIVES, &fitted_on, sizeof(fitted_on));
 	if (rc == 0)
 		rc = column_next(&l->fixed[C_ROWS], l->dim, &at, l->err, l->err_size);
-	if (rc < 0 || generation == 0)
+	if (rc != 0 || generation == 0)
 		return rc;
 	struct personal_row *row = state_row_begin(state, user);
 
@@ -488,7 +488,7 @@ static int read_scalars(struct loader *l, struct checkpoint_loaded *out, int64_t
 		rc = get_ints(l, progress_fields, n_progress_fields, &out->progress);
 	if (rc == 0 && torch_reader_find_string(l->state, "intercept", &intercept, l->err, l->err_size) < 0)
 		rc = -EBADMSG;
-	if (rc < 0)
+	if (rc != 0)
 		return rc;
 	out->generation_number = (uint64_t)generation;
 	out->dead_letter_dropped = (uint64_t)dropped;

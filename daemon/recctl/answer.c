@@ -64,7 +64,7 @@ static int files_open(const char *what, const struct answer_options *options, st
 	return files->generation.mean_user ? 0 : -ENOMEM;
 }
 
-/* What served, by the kind of file. */
+/* What served, by the kind of file. `facts`: NULL for a user nobody has seen. */
 static enum served served_by_file(const struct files *files, const struct user_facts *facts, enum served served)
 {
 	if (served == SERVED_GLOBAL && !strcmp(files->model.kind, "personalized") &&
@@ -81,7 +81,7 @@ static int files_top(struct files *files, int64_t user_id, const struct user_fac
 	int rc = items ? query_top(&files->generation, files->state, facts, &files->options, &files->scratch, items, &n, &served) : -ENOMEM;
 
 	if (!rc) {
-		*ret_answer = render_top(files->state, user_id, 0, facts ? served_by_file(files, facts, served) : served, items, n);
+		*ret_answer = render_top(files->state, user_id, 0, served_by_file(files, facts, served), items, n);
 		rc = *ret_answer ? 0 : -ENOMEM;
 	}
 	free(items);
@@ -101,21 +101,17 @@ static int files_explain(struct files *files, int64_t user_id, const struct user
 	return *ret_answer ? 0 : -ENOMEM;
 }
 
-static int ask_files(struct files *files, const char *what, int64_t user_id, json_t **ret_answer, char *errstr, size_t errstr_size)
+static int ask_files(struct files *files, const char *what, int64_t user_id, json_t **ret_answer)
 {
 	uint32_t user = state_find_user(files->state, user_id);
+	const struct user_facts *known = NULL;
 	struct user_facts facts;
-	int explain = !strcmp(what, "explain");
 
-	if (user != STATE_NONE)
+	if (user != STATE_NONE) {
 		state_user_facts(files->state, user, &facts);
-	if (user == STATE_NONE && explain) {
-		snprintf(errstr, errstr_size, "user %" PRId64 " is neither in the logs nor in the model: there is nothing to explain", user_id);
-		return -ENOENT;
+		known = &facts;
 	}
-	if (explain)
-		return files_explain(files, user_id, &facts, ret_answer);
-	return files_top(files, user_id, user == STATE_NONE ? NULL : &facts, ret_answer);
+	return !strcmp(what, "explain") ? files_explain(files, user_id, known, ret_answer) : files_top(files, user_id, known, ret_answer);
 }
 
 static int ask_recd(const char *what, const struct answer_options *options, int64_t user_id, json_t **ret_answer, char *errstr, size_t errstr_size)
@@ -173,7 +169,7 @@ static int answer_all(const char *what, const struct answer_options *options, st
 		json_t *answer = NULL;
 
 		if (files)
-			rc = ask_files(files, what, ids[i], &answer, errstr, errstr_size);
+			rc = ask_files(files, what, ids[i], &answer);
 		else
 			rc = ask_recd(what, options, ids[i], &answer, errstr, errstr_size);
 		if (!rc)

@@ -101,7 +101,8 @@ static void print_keeping(const json_t *status)
 		printf("checkpoint   none yet\n");
 	if (int_of(status, "checkpoint_failures"))
 		printf("             the last %s failed: %s\n", count_of(status, "checkpoint_failures"), text_of(status, "checkpoint_error"));
-	printf("stall        longest gap between two apply slices in the last minute: %.1f ms\n", number_of(status, "apply_gap_max_us") / 1000);
+	printf("stall        gap between two apply slices in the last minute: at most %.1f ms, 99.9 %% under %.1f ms; while checkpoints were written %.1f ms\n",
+	       number_of(status, "apply_gap_max_us") / 1000, number_of(status, "apply_gap_p999_us") / 1000, number_of(status, "checkpoint_gap_p999_us") / 1000);
 	printf("dead letter  %" JSON_INTEGER_FORMAT " bytes, %s lines not kept\n", int_of(status, "dead_letter_length"), count_of(status, "dead_letter_dropped"));
 	printf("memory       %s bytes of histories\n", count_of(status, "memory_bytes"));
 }

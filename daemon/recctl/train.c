@@ -351,13 +351,24 @@ static int evaluate_all(struct train_run *run)
 	return rc;
 }
 
+/* Before training: an hour of work must not end at a folder that cannot take it. */
+static int open_out_dir(struct train_run *run)
+{
+	run->dir_fd = save_open_dir(run->out_dir, run->errstr, sizeof(run->errstr));
+	if (run->dir_fd < 0)
+		return run->dir_fd;
+	int rc = save_check(run->dir_fd, TRAIN_FILE_GLOBAL, run->errstr, sizeof(run->errstr));
+	if (!rc)
+		rc = save_check(run->dir_fd, TRAIN_FILE_PERSONALIZED, run->errstr, sizeof(run->errstr));
+	return rc;
+}
+
 static int train_and_save(struct train_run *run)
 {
 	int rc = read_logs(run);
 
-	/* the folder before training: an hour of work must not end at a folder that cannot be written to */
-	if (!rc && (run->dir_fd = save_open_dir(run->out_dir, run->errstr, sizeof(run->errstr))) < 0)
-		rc = run->dir_fd;
+	if (!rc)
+		rc = open_out_dir(run);
 	if (!rc)
 		rc = make_learner(run);
 	if (!rc) {

@@ -1,0 +1,160 @@
+/*
+ * test_render.c: every field of the status has its place in the JSON, with its value; digests, times that never were, numbers that JSON cannot hold.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/render.h"
+
+static json_int_t int_at(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+
+	if (!json_is_integer(value))
+		fail_msg("%s is no integer", key);
+	return json_integer_value(value);
+}
+
+/* Every byte of the structs set, so that each field has a value that is not zero. */
+static void fill(struct engine_status *status, struct source_status *source)
+{
+	memset(status, 1, sizeof(*status));
+	memset(source, 1, sizeof(*source));
+	strcpy(status->phase, "running");
+	strcpy(status->backend, "cpu");
+	strcpy(status->backend_reason, "no GPU");
+	strcpy(status->checkpoint_error, "disk full");
+	status->loss = 0.5;
+	status->triples_per_sec = 1.5e6;
+	status->apply_per_sec = 12;
+	status->time_max_us = 1765368001000000;
+	status->histories_digest = (struct state_digest){ .lo = 0x1, .hi = 0xabcdef0000000000 };
+	status->n_positions = 2;
+	for (int i = 0; i < 2; i++)
+		snprintf(status->positions[i].name, sizeof(status->positions[i].name), "file:watch_stats:/w%d", i);
+	status->positions[1].last_time_us = STATE_TIME_NONE;
+	memset(status->positions[1].refused, 0, sizeof(status->positions[1].refused));
+	status->positions[1].refused[REFUSED_BAD_ID] = 3;
+	strcpy(source->name, "files:watch_stats");
+	strcpy(source->reason, "\xff is no UTF-8");
+	source->last_time_us = STATE_TIME_NONE;
+	source->lag_records = -1;
+}
+
+static void the_status_holds_every_field(void **state)
+{
+	static const char *const ints[] = { "heartbeat", "n_users", "n_items", "n_positives", "time_max_us", "generation", "publish_age_ms", "folded_in",
+		                            "fold_in_waiting", "personal_rows", "refreshed", "checkpoint_number", "checkpoint_age_ms",
+		                            "checkpoint_duration_ms", "checkpoint_bytes", "checkpoint_failures", "apply_gap_max_us", "apply_gap_p999_us", "checkpoint_gap_p999_us", "dead_letter_length",
+		                            "dead_letter_dropped", "memory_bytes", "model_clock_us", "n_positions" };
+	static const char *const flags[] = { "ready", "training_resting", "checkpoint_running" };
+	struct engine_status *status = calloc(1, sizeof(*status));
+	struct source_status source;
+
+	(void)state;
+	assert_non_null(status);
+	fill(status, &source);
+	json_t *json = render_status(status, &source, 1);
+	assert_non_null(json);
+	for (size_t i = 0; i < sizeof(ints) / sizeof(ints[0]); i++)
+		assert_true(int_at(json, ints[i]) != 0);
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+		assert_true(json_is_true(json_object_get(json, flags[i])));
+	assert_int_equal(int_at(json, "generation"), status->generation);
+	assert_int_equal(int_at(json, "checkpoint_number"), status->checkpoint_number);
+	assert_string_equal(json_string_value(json_object_get(json, "phase")), "running");
+	assert_string_equal(json_string_value(json_object_get(json, "backend_reason")), "no GPU");
+	assert_string_equal(json_string_value(json_object_get(json, "checkpoint_error")), "disk full");
+	assert_string_equal(json_string_value(json_object_get(json, "histories_digest")), "abcdef00000000000000000000000001");
+	assert_string_equal(json_string_value(json_object_get(json, "positions_digest")), "01010101010101010101010101010101");
+	assert_string_equal(json_string_value(json_object_get(json, "time_max")), "2025-12-10T12:00:01+00:00");
+	assert_true(json_real_value(json_object_get(json, "loss")) == 0.5);
+	assert_int_equal(int_at(json_object_get(json_object_get(json, "counters"), "events_applied"), "watch_stats"),
+	                 status->counters.events_applied[STREAM_WATCHES]);
+	assert_int_equal(int_at(json_object_get(json, "counters"), "catalogue_entries"), status->counters.catalogue_entries);
+	assert_int_equal(int_at(json_object_get(json, "progress"), "triples"), status->progress.triples);
+	json_decref(json);
+	free(status);
+}
+
+static void positions_and_sources(void **state)
+{
+	struct engine_status *status = calloc(1, sizeof(*status));
+	struct source_status source;
+
+	(void)state;
+	assert_non_null(status);
+	fill(status, &source);
+	json_t *json = render_status(status, &source, 1);
+	const json_t *positions = json_object_get(json, "positions"), *second = json_array_get(positions, 1), *first = json_array_get(positions, 0);
+	assert_int_equal(json_array_size(positions), 2);
+	assert_string_equal(json_string_value(json_object_get(second, "name")), "file:watch_stats:/w1");
+	assert_int_equal(int_at(second, "offset"), status->positions[1].offset);
+	assert_int_equal(int_at(second, "resets"), status->positions[1].resets);
+	assert_true(json_is_null(json_object_get(second, "last_time_us")));
+	assert_int_equal(json_object_size(json_object_get(first, "refused")), REFUSAL_COUNT);
+	assert_int_equal(json_object_size(json_object_get(second, "refused")), 1); /* only those that were */
+	assert_int_equal(int_at(json_object_get(second, "refused"), "bad_id"), 3);
+
+	const json_t *told = json_array_get(json_object_get(json, "sources"), 0);
+	assert_int_equal(json_array_size(json_object_get(json, "sources")), 1);
+	assert_string_equal(json_string_value(json_object_get(told, "reason")), "? is no UTF-8");
+	assert_int_equal(int_at(told, "lag_bytes"), source.lag_bytes);
+	assert_int_equal(int_at(told, "lag_records"), -1);
+	assert_true(json_is_null(json_object_get(told, "last_time_us")));
+	assert_true(json_is_true(json_object_get(told, "degraded")));
+	json_decref(json);
+
+	status->n_positions = ENGINE_POSITIONS_SHOWN + 100; /* more than are copied */
+	json = render_status(status, NULL, 0);
+	assert_int_equal(json_array_size(json_object_get(json, "positions")), ENGINE_POSITIONS_SHOWN);
+	assert_int_equal(int_at(json, "n_positions"), ENGINE_POSITIONS_SHOWN + 100);
+	assert_int_equal(json_array_size(json_object_get(json, "sources")), 0);
+	json_decref(json);
+	free(status);
+}
+
+static void what_json_cannot_hold(void **state)
+{
+	struct engine_status *status = calloc(1, sizeof(*status));
+
+	(void)state;
+	assert_non_null(status);
+	status->loss = NAN;
+	status->triples_per_sec = INFINITY;
+	status->time_max_us = STATE_TIME_NONE;
+	status->counters.events_applied[0] = UINT64_MAX;
+	status->progress.seed = UINT64_MAX;
+	json_t *json = render_status(status, NULL, 0);
+	assert_true(json_is_null(json_object_get(json, "loss")));
+	assert_true(json_is_null(json_object_get(json, "triples_per_sec")));
+	assert_true(json_is_null(json_object_get(json, "time_max_us")));
+	assert_true(json_is_null(json_object_get(json, "time_max")));
+	assert_int_equal(int_at(json_object_get(json_object_get(json, "counters"), "events_applied"), "impressions"), INT64_MAX);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(json, "progress"), "seed")), "18446744073709551615");
+	char *text = json_dumps(json, RENDER_FLAGS);
+	assert_non_null(text);
+	assert_null(strchr(text, '\n'));
+	free(text);
+	json_decref(json);
+	free(status);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_status_holds_every_field),
+		cmocka_unit_test(positions_and_sources),
+		cmocka_unit_test(what_json_cannot_hold),
+	};
+
+	return cmocka_run_group_tests_name("render", tests, NULL, NULL);
+}

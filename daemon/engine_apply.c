@@ -137,7 +137,6 @@ static void note_gap(struct engine *engine, int64_t now_us)
 		if (engine->checkpoint.running)
 			gap_histogram_add(&engine->gaps_checkpoint, gap);
 	}
-	engine->last_apply_us = now_us;
 	if (now_us - engine->gap_window_us > 30 * 1000000LL) {
 		engine->gaps_before = engine->gaps;
 		memset(&engine->gaps, 0, sizeof(engine->gaps));
@@ -165,6 +164,7 @@ int engine_apply(struct engine *engine, int64_t budget_us)
 	}
 	if (rc == 0 && state_rederive(engine->state, 20000) != 0)
 		rc = engine_take_changes(engine, 1);
+	engine->last_apply_us = engine_mono_us();
 	if (rc < 0 && engine->fatal_text[0] == '\0')
 		snprintf(engine->fatal_text, sizeof(engine->fatal_text), "taking new users and positives over: %s", strerror(-rc));
 	return rc < 0 ? rc : applied;

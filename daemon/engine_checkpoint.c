@@ -22,7 +22,7 @@ static void *writer_thread(void *arg)
 	if (c->dead_letter_bad)
 		snprintf(c->errstr, sizeof(c->errstr), "dead-letter.jsonl: fsync: %s; the last refused lines may be lost there, they are counted", strerror(-c->rc));
 	else
-		c->rc = checkpoint_write(engine->data_dir_fd, &c->cut, engine->config.checkpoint_keep, &c->progress, &c->result, c->errstr,
+		c->rc = checkpoint_write(engine->data_dir_fd, &c->cut, c->keep, &c->progress, &c->result, c->errstr,
 		                         sizeof(c->errstr));
 	atomic_store_explicit(&c->done, 1, memory_order_release);
 	queue_wake(engine->queues);
@@ -122,6 +122,7 @@ static void start(struct engine *engine, uint64_t covers)
 	rc = make_cut(engine);
 	if (rc == 0) {
 		atomic_store(&c->done, 0);
+		c->keep = engine->config.checkpoint_keep;
 		rc = -pthread_create(&c->thread, NULL, writer_thread, engine);
 	}
 	if (rc == 0) {
@@ -175,7 +176,7 @@ static uint64_t wanted(struct engine *engine)
 	return ticket;
 }
 
-void engine_checkpoint_step(struct engine *engine)
+int engine_checkpoint_step(struct engine *engine)
 {
 	struct engine_checkpoint *c = &engine->checkpoint;
 	const uint64_t ticket = wanted(engine);
@@ -185,10 +186,12 @@ void engine_checkpoint_step(struct engine *engine)
 	if (c->running && atomic_load_explicit(&c->done, memory_order_acquire))
 		finish(engine);
 	if (c->running)
-		return;
+		return 0;
 	due = interval_us > 0 && engine_mono_us() - c->started_us >= interval_us;
-	if (due || ticket > c->covers)
-		start(engine, ticket);
+	if (!due && ticket <= c->covers)
+		return 0;
+	start(engine, ticket);
+	return 1;
 }
 
 /* At stop: gives up or waits for the one being written, then writes the last one. */
@@ -207,6 +210,8 @@ void engine_checkpoint_last(struct engine *engine)
 		start(engine, wanted(engine));
 		if (c->failures != failures)
 			return;
+		if (!c->running)
+			queue_wait(engine->queues, 20); /* a reader holds the spare generation for a moment */
 	}
 	while (c->running) {
 		engine->heartbeat++;

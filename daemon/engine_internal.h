@@ -66,6 +66,7 @@ struct engine_checkpoint {
 	atomic_int done;
 	struct checkpoint_cut cut;
 	struct checkpoint_progress progress;
+	uint32_t keep;            /* copied: a reload may change the setting while the writer runs */
 	struct checkpoint_result result, last;
 	int rc;
 	int dead_letter_bad;      /* its fsync failed: the file is opened anew before the next one */
@@ -165,8 +166,8 @@ uint64_t engine_train_slice(struct engine *engine, int64_t budget_us);
 /* Publishes when due (or when `force`); 1 published, 0 not now. */
 int engine_publish(struct engine *engine, int force);
 
-/* Starts a checkpoint when due or asked for, finishes a written one. */
-void engine_checkpoint_step(struct engine *engine);
+/* Starts a checkpoint when due or asked for, finishes a written one. Returns 1 when it made a cut, which is long enough for one turn. */
+int engine_checkpoint_step(struct engine *engine);
 void engine_checkpoint_last(struct engine *engine); /* at stop */
 void engine_checkpoint_close(struct engine *engine);
 

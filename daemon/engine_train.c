@@ -12,7 +12,7 @@
 
 #include "daemon/engine_internal.h"
 
-#define MEAN_ROWS_MAX 4096u
+#define MEAN_ROWS_MAX 1024u
 #define LOSS_DIVERGED 8.0 /* an untrained model has ln 2 = 0.69 */
 
 static void roll_back(struct engine *engine, const char *why)

@@ -75,6 +75,7 @@ struct tail_candidate {
 	uint64_t inode;
 	int64_t size;
 	int64_t mtime_ns;
+	int64_t ctime_ns; /* a rotation renames the oldest first */
 	char name[256];
 };
 

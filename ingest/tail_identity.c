@@ -2,7 +2,7 @@
  * tail_identity.c: which file is it? Device and inode say so until an inode is reused or a file is copied; the content before the position says so always.
  *
  * Also the names that log rotation gives, and searching a directory for a rotated or copied file. Rotated files are ordered by modification time
- * (a rotated file is written no more), and by their number when that ties (the larger is the older). Runs on the source's thread; keeps no state.
+ * (a rotated file is written no more); when that ties, by time of renaming, then by number (the larger is the older). Runs on the source's thread; keeps no state.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -164,14 +164,24 @@ static DIR *open_directory(const struct tail *tail)
 	return stream;
 }
 
+static size_t count_digits(const char *name)
+{
+	size_t digits = 0;
+
+	for (; *name; name++)
+		digits += *name >= '0' && *name <= '9';
+	return digits;
+}
+
 /* Two names of rotated files that were last written in the same instant: base.2 is older than base.1, but base-20251209 than base-20251210. */
 static int older_name_first(const char *x, const char *y)
 {
-	size_t digits = 0, nx = strlen(x), ny = strlen(y);
+	int date_x = count_digits(x) >= 8, date_y = count_digits(y) >= 8;
+	size_t nx = strlen(x), ny = strlen(y);
 
-	for (const char *p = x; *p; p++)
-		digits += *p >= '0' && *p <= '9';
-	if (digits >= 8)
+	if (date_x != date_y)
+		return date_x ? -1 : 1;
+	if (date_x)
 		return strcmp(x, y);
 	/* numbers without leading zeros: the longer is the larger */
 	return nx != ny ? (nx > ny ? -1 : 1) : strcmp(y, x);
@@ -183,6 +193,8 @@ static int older_first(const void *a, const void *b)
 
 	if (x->mtime_ns != y->mtime_ns)
 		return x->mtime_ns < y->mtime_ns ? -1 : 1;
+	if (x->ctime_ns != y->ctime_ns)
+		return x->ctime_ns < y->ctime_ns ? -1 : 1;
 	return older_name_first(x->name, y->name);
 }
 
@@ -218,6 +230,7 @@ static int list_once(struct source_files *source, const struct tail *tail, int *
 		candidate->inode = (uint64_t)st.st_ino;
 		candidate->size = (int64_t)st.st_size;
 		candidate->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+		candidate->ctime_ns = (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
 		memcpy(candidate->name, entry->d_name, strlen(entry->d_name) + 1);
 		sum += tail_hash((const char *)&candidate->inode, sizeof(candidate->inode));
 		n++;

@@ -21,6 +21,7 @@
 #define SNAPSHOT_TIMEOUT_SEC 60
 #define SNAPSHOT_TIMEOUT_SEC_MAX 3600
 #define FORGET_TIMEOUT_MS 10000
+#define COMMANDS_MAX 8 /* that wait at one time, so that some places are always left for questions */
 
 static const char type_json[] = "application/json";
 static const char type_prometheus[] = "text/plain; version=0.0.4; charset=utf-8";
@@ -229,6 +230,27 @@ static void get_metrics(struct api_call *call)
 
 /* ---- commands ---- */
 
+/* 1: go on, and call command_ends(); 0 after answering 503. */
+static int command_begins(struct api_call *call)
+{
+	int admitted;
+
+	pthread_mutex_lock(&call->api->mutex);
+	admitted = call->api->commands < COMMANDS_MAX;
+	call->api->commands += (unsigned)admitted;
+	pthread_mutex_unlock(&call->api->mutex);
+	if (!admitted)
+		api_errorf(call->response, 503, "%d commands are waiting already; try again", COMMANDS_MAX);
+	return admitted;
+}
+
+static void command_ends(const struct api_call *call)
+{
+	pthread_mutex_lock(&call->api->mutex);
+	call->api->commands--;
+	pthread_mutex_unlock(&call->api->mutex);
+}
+
 static void post_snapshot(struct api_call *call)
 {
 	struct checkpoint_result result = {0};
@@ -236,9 +258,10 @@ static void post_snapshot(struct api_call *call)
 	uint32_t timeout_sec;
 	int r;
 
-	if (api_argument_u32(call, "timeout_sec", 1, SNAPSHOT_TIMEOUT_SEC_MAX, SNAPSHOT_TIMEOUT_SEC, &timeout_sec) < 0)
+	if (api_argument_u32(call, "timeout_sec", 1, SNAPSHOT_TIMEOUT_SEC_MAX, SNAPSHOT_TIMEOUT_SEC, &timeout_sec) < 0 || !command_begins(call))
 		return;
 	r = engine_snapshot(call->engine, (int)timeout_sec * 1000, &result, errstr, sizeof(errstr));
+	command_ends(call);
 	if (r == -ETIMEDOUT)
 		api_errorf(call->response, 503, "no checkpoint was durable after %" PRIu32 " s; it is still being written", timeout_sec);
 	else if (r < 0)
@@ -267,8 +290,12 @@ static void post_reload(struct api_call *call)
 
 static void forget(struct api_call *call, int lift)
 {
-	int r = engine_forget(call->engine, call->id, lift, FORGET_TIMEOUT_MS);
+	int r;
 
+	if (!command_begins(call))
+		return;
+	r = engine_forget(call->engine, call->id, lift, FORGET_TIMEOUT_MS);
+	command_ends(call);
 	if (r == -ETIMEDOUT)
 		api_errorf(call->response, 503, "the engine did not answer within %d s; the request stands and may still be applied", FORGET_TIMEOUT_MS / 1000);
 	else if (r < 0)

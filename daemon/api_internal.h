@@ -21,10 +21,11 @@ struct api_scratch {
 
 struct api {
 	struct api_context context;
-	pthread_mutex_t mutex;   /* engine, engine_users, waiting_for, scratches */
+	pthread_mutex_t mutex;   /* engine, engine_users, commands, waiting_for, scratches */
 	pthread_cond_t idle;     /* engine_users became 0 */
 	struct engine *engine;   /* NULL: not yet, or no longer */
 	unsigned engine_users;   /* requests that use it now */
+	unsigned commands;       /* of these, the ones that wait for the engine */
 	char waiting_for[128];   /* what /readyz says without an engine */
 	struct api_scratch *scratches;
 	pthread_mutex_t reload_mutex; /* one reload at a time */

@@ -29,7 +29,7 @@ struct engine {
 	atomic_int ready;
 	atomic_int snapshot_result; /* what engine_snapshot() returns */
 	atomic_int snapshot_waits;  /* 1: it waits until this is 0 */
-	atomic_int snapshot_entered;
+	atomic_int snapshot_entered; /* how often it was called */
 	atomic_int forget_result;
 	_Atomic int64_t forgot_user;
 	atomic_int forgot_lift;
@@ -65,7 +65,7 @@ int engine_snapshot(struct engine *engine, int timeout_ms, struct checkpoint_res
 {
 	int r = atomic_load(&engine->snapshot_result);
 
-	atomic_store(&engine->snapshot_entered, 1);
+	atomic_fetch_add(&engine->snapshot_entered, 1);
 	while (atomic_load(&engine->snapshot_waits))
 		usleep(1000);
 	if (r == -EIO)

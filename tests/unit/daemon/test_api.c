@@ -72,6 +72,7 @@ static void test_routes(void **state)
 		{"GET", "/v1/users/-1/top", 400, "is no id"},
 		{"GET", "/v1/users/1e3/top", 400, "is no id"},
 		{"GET", "/v1/users/9223372036854775808/top", 400, "is no id"},
+		{"GET", "/v1/users/99999999999999999999/top", 400, "is no id"}, /* 2^64 and more */
 		{"GET", "/v1/users/9223372036854775807/top", 200, "\"user_id\":9223372036854775807"},
 		{"GET", "/v1/users/7/top?k=0", 400, "k=0 is not a whole number from 1 to 1000"},
 		{"GET", "/v1/users/7/top?k=1001", 400, "k=1001 is not"},

@@ -239,12 +239,12 @@ static void test_body_limit(void **state)
 }
 
 /*
- * 200 clients that send their request a byte at a time, ten times as many as there are places. An honest client is answered all the while, and the slow
+ * 200 clients that send their request a byte at a time, four times as many as there are places. An honest client is answered all the while, and the slow
  * ones are thrown out though each of them sends something every now and then.
  */
 static void test_slow_clients(void **state)
 {
-	enum { N = 200, PLACES = 20 };
+	enum { N = 200, PLACES = 50 };
 	static const char request[] = "GET /healthz HTTP/1.1\r\nHost: recd\r\n\r\n";
 	int fds[N];
 	size_t sent = 0;
@@ -407,6 +407,33 @@ static void *post_snapshot(void *ctx)
 	return NULL;
 }
 
+/* Commands that wait must not take every place: questions are answered meanwhile. */
+static void test_waiting_commands(void **state)
+{
+	static struct answer answers[8];
+	pthread_t asking[8];
+
+	(void)state;
+	start_with_engine(10, 10);
+	atomic_store(&engine.snapshot_waits, 1);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(pthread_create(&asking[i], NULL, post_snapshot, &answers[i]), 0);
+	while (metric("recd_http_clients") < 9)
+		usleep(10000);
+	while (atomic_load(&engine.snapshot_entered) < 8)
+		usleep(1000);
+	assert_answer("POST", "/v1/snapshot", 503, "8 commands are waiting already");
+	assert_answer("DELETE", "/v1/users/7/forget", 503, "8 commands are waiting already");
+	assert_answer("GET", "/v1/status", 200, "n_users");
+	atomic_store(&engine.snapshot_waits, 0);
+	for (int i = 0; i < 8; i++) {
+		pthread_join(asking[i], NULL);
+		assert_int_equal(answers[i].code, 200);
+	}
+	assert_answer("POST", "/v1/snapshot", 200, "42");
+	stop();
+}
+
 static void *take_engine_away(void *ctx)
 {
 	server_set_engine(server, NULL);
@@ -533,6 +560,7 @@ int main(void)
 		TEST(test_reader_gone),
 		TEST(test_keep_alive),
 		TEST(test_concurrent_clients),
+		TEST(test_waiting_commands),
 		TEST(test_stop_waits_for_requests),
 		TEST(test_stop_with_clients),
 		TEST(test_no_descriptors),

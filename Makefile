@@ -145,6 +145,9 @@ $(B)/bench/%: $(B)/obj/tests/bench/%.c.o $(USES_recctl)
 	$(link)
 bench: all $(BENCH)
 	@for b in $(sort $(BENCH)); do echo "== $${b##*/}"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) $$b || exit 1; done
+	@echo "== bench_answer"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) /usr/bin/python3 -B tests/bench/bench_answer.py
+bench-quality: all
+	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) scripts/bench-quality
 
 # ---- lint -----------------------------------------------------------------------------------------------------------------------------
 # Four checks, each of which must be silent. A clean clang-tidy result is kept until the file or any header changes.
@@ -214,6 +217,7 @@ help:
 	@echo "make unit          builds the unit tests; make check-unit runs them"
 	@echo "make lint          include arrows, clang-tidy, cppcheck"
 	@echo "make bench         prints figures, asserts nothing"
+	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
 	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds"
 	@echo "make docs          writes docs/CONFIGURATION.md and packaging/recctl.1 from the programs"
 	@echo "make install       DESTDIR= PREFIX=/usr; make uninstall takes it out again"
@@ -224,7 +228,7 @@ clean:
 	rm -rf $(B)
 
 FORCE:
-.PHONY: all unit check check-unit bench torture lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
+.PHONY: all unit check check-unit bench bench-quality torture lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

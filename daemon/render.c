@@ -157,10 +157,15 @@ static struct draft draft_answer(int64_t user_id, uint64_t generation, enum serv
 	return draft;
 }
 
-json_t *render_top(const struct state *state, int64_t user_id, uint64_t generation, enum served served, const struct ranked_item *items, size_t n)
+json_t *render_top(const struct state *state, int64_t user_id, uint64_t generation, enum served served, uint32_t fitted_positives,
+                   const struct ranked_item *items, size_t n)
 {
 	struct draft answer = draft_answer(user_id, generation, served);
-	json_t *array = put_array(&answer, "items");
+	json_t *array;
+
+	if (fitted_positives > 0)
+		put_uint(&answer, "fitted_positives", fitted_positives);
+	array = put_array(&answer, "items");
 
 	for (size_t i = 0; i < n && !answer.failed; i++) {
 		struct draft item = draft_ranked(state, &items[i], i + 1);

@@ -1,7 +1,8 @@
 /*
  * render.h: answers as JSON, the one renderer of the daemon's HTTP API and of recctl on files. Ids in all output are external ids.
  *
- * top      {"user_id", "served": "personalized"|"global"|"popularity", "generation",
+ * top      {"user_id", "served": "personalized"|"global"|"popularity", "generation", "fitted_positives": positives that the served personal
+ *           row was fitted on (from a daemon, when one is served),
  *           "items": [{"rank", "item_id", "title", "release_year", "genres": [..], "score", "conf"}]}
  * explain  {"user_id", "served", "generation", "watched_count", "positive_count",
  *           "items": [as in top, and "nearest": [{"item_id", "title", "similarity"}]],
@@ -28,7 +29,8 @@
 #define RENDER_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(9))
 
 /* `items` [n] as query_top() gave them; `user_id` need not be known to the state. */
-json_t *render_top(const struct state *state, int64_t user_id, uint64_t generation, enum served served, const struct ranked_item *items, size_t n);
+json_t *render_top(const struct state *state, int64_t user_id, uint64_t generation, enum served served, uint32_t fitted_positives,
+                   const struct ranked_item *items, size_t n);
 json_t *render_explain(const struct state *state, int64_t user_id, uint64_t generation, const struct explanation *explanation);
 /* `items` [n]: score holds the similarity. */
 json_t *render_similar(const struct state *state, uint32_t item, uint64_t generation, const struct ranked_item *items, size_t n);

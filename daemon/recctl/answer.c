@@ -81,7 +81,7 @@ static int files_top(struct files *files, int64_t user_id, const struct user_fac
 	int rc = items ? query_top(&files->generation, files->state, facts, &files->options, &files->scratch, items, &n, &served) : -ENOMEM;
 
 	if (!rc) {
-		*ret_answer = render_top(files->state, user_id, 0, served_by_file(files, facts, served), items, n);
+		*ret_answer = render_top(files->state, user_id, 0, served_by_file(files, facts, served), 0, items, n);
 		rc = *ret_answer ? 0 : -ENOMEM;
 	}
 	free(items);

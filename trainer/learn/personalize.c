@@ -2,8 +2,9 @@
  * personalize.c: one user's own row and intercept, with the item tables frozen (personalize.h). Pure functions over tables that nobody changes meanwhile;
  * any thread, each with its own scratch.
  *
- * personalize_row: in each step `batch` triples of the user, their mean gradient, one step of plain SGD; the next step's items are drawn and
- * fetched while this step's are used. The L2 term pulls back to the row it started from, so a user with few positives stays near it.
+ * personalize_row: in each step `batch` triples of the user, their mean gradient, one step of row-wise Adagrad, which fits the rate to the size of the
+ * item vectors; the next step's items are drawn and fetched while this step's are used. The L2 term pulls back to the row it started from, so a user
+ * with few positives stays near it.
  */
 #include "trainer/learn/personalize.h"
 
@@ -17,6 +18,7 @@
 
 #define NO_ITEM UINT32_MAX
 #define REDRAWS 8u
+#define STEP_NORM_MAX 10.0f
 #define NEWTON_STEPS 8
 #define NEWTON_STEP_MAX 4.0
 #define SCORES_KEPT 2048u
@@ -35,7 +37,7 @@ void personalize_options_default(struct personalize_options *options)
 		.steps = 300,
 		.batch = 32,
 		.learning_rate = 0.05f,
-		.reg = 0.01f,
+		.reg = 0.015f,
 		.seed = 42,
 	};
 }
@@ -145,10 +147,17 @@ static int draw_step(const struct tables *tables, const struct own_set *set, con
 	return 0;
 }
 
-static void take_step(const struct work *work, const float *start, uint32_t dim, float rate, float reg, float inverse_batch)
+/* One step of row-wise Adagrad along the mean gradient and back towards the start. */
+static void take_step(const struct work *work, const float *start, uint32_t dim, float rate, const struct personalize_options *options, float *acc)
 {
+	float inverse_batch = 1.0f / (float)options->batch, norm2 = 0.0f;
+	for (uint32_t k = 0; k < dim; k++) {
+		work->gradient[k] = work->gradient[k] * inverse_batch - options->reg * (work->row[k] - start[k]);
+		norm2 += work->gradient[k] * work->gradient[k];
+	}
+	float scale = bpr_step_scale(rate, norm2, 1.0f / (float)dim, STEP_NORM_MAX, acc);
 	for (uint32_t k = 0; k < dim; k++)
-		work->row[k] += rate * (work->gradient[k] * inverse_batch - reg * (work->row[k] - start[k]));
+		work->row[k] += scale * work->gradient[k];
 }
 
 int personalize_row(const struct tables *tables, const float *start, const uint32_t *positives, size_t n_positives,
@@ -172,7 +181,7 @@ int personalize_row(const struct tables *tables, const float *start, const uint3
 	rc = draw_step(tables, &set, options, 0, &work, work.pairs[0]);
 	if (rc < 0)
 		return rc;
-	float inverse_batch = 1.0f / (float)options->batch;
+	float acc = 0.0f;
 	for (uint32_t step = 0; step < options->steps; step++) {
 		if (step + 1 < options->steps) {
 			rc = draw_step(tables, &set, options, step + 1, &work, work.pairs[(step + 1) % 2]);
@@ -182,7 +191,7 @@ int personalize_row(const struct tables *tables, const float *start, const uint3
 		memset(work.gradient, 0, dim * sizeof *work.gradient);
 		kernels->pairs_gradient(tables->V, tables->bi, work.row, dim, work.pairs[step % 2], options->batch, work.gradient);
 		float rate = options->learning_rate * (float)(options->steps - step) / (float)options->steps;
-		take_step(&work, start, dim, rate, options->reg, inverse_batch);
+		take_step(&work, start, dim, rate, options, &acc);
 	}
 	for (uint32_t k = 0; k < dim; k++)
 		if (!bpr_is_finite(work.row[k]))

@@ -26,6 +26,7 @@ void personalize_options_default(struct personalize_options *options);
 
 /*
  * Moves one user's vector by BPR gradient on his own positives against uniform negatives out of `candidates` that are not among his positives.
+ * A step is the mean gradient of `batch` triples, taken by row-wise Adagrad whose sum starts at zero.
  *   start      [dim]; where to begin (the global row, or the mean row for a new user)
  *   positives  item indexes, n >= 1; order does not matter to the distribution
  *   ret_row    [dim]; written only on success

@@ -213,10 +213,12 @@ static void test_walk_visits_each_positive_once_a_pass(void **state)
 	uint32_t n = (uint32_t)set.n_positives;
 	struct draw_plan plan;
 	for (uint64_t left = 3 * n; left > 0;) { /* jobs of odd sizes */
-		uint32_t part = left < 70 ? (uint32_t)left : 70;
+		uint32_t part = left < 73 ? (uint32_t)left : 73;
+		uint64_t step = set.step;
 		draw_all(&set, &options, part, draws);
 		draw_plan_make(&set, &options, &plan);
 		training_set_advance(&set, &plan, part);
+		assert_int_equal(set.step, step + (part + 9) / 10); /* a step begun is not begun again */
 		for (uint32_t i = 0; i < part; i++)
 			seen[draws[i].user][draws[i].pos]++;
 		left -= part;
@@ -263,6 +265,26 @@ static void test_recent_positives_get_their_passes(void **state)
 	training_set_free(&set);
 }
 
+/* More turns than entries: whole rounds, and one more for the first. */
+static void test_recent_rounds_are_counted(void **state)
+{
+	(void)state;
+	struct training_set set = make_set(4, 60);
+	struct learn_options options = options_of(32);
+	struct draw_plan plan;
+	options.recent_share = 0.25f;
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(training_set_add(&set, 0, i, 6), 1);
+	draw_plan_make(&set, &options, &plan);
+	training_set_advance(&set, &plan, 32); /* 8 turns over 3 */
+	assert_int_equal(set.recent_owed, 18 - 8);
+	assert_int_equal(set.n_recent, 3);
+	training_set_advance(&set, &plan, 320);
+	assert_int_equal(set.recent_owed, 0);
+	assert_int_equal(set.n_recent, 0);
+	training_set_free(&set);
+}
+
 static void test_recent_ring_is_bounded(void **state)
 {
 	(void)state;
@@ -285,7 +307,7 @@ static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t m
 	ret_items[0] = 50;
 	ret_items[1] = 51;
 	ret_items[2] = 3;          /* a positive of every user */
-	ret_items[3] = UINT32_MAX; /* no such item */
+	ret_items[3] = 60;         /* no such item */
 	return 4;
 }
 
@@ -308,6 +330,7 @@ static void test_skips_in_their_share(void **state)
 	uint32_t skips = 0, even = 0;
 	for (uint32_t n = 0; n < 20000; n++) {
 		assert_false(training_set_has(&set, draws[n].user, draws[n].neg));
+		assert_true(draws[n].neg < 60);
 		even += draws[n].user % 2 == 0;
 		if (draws[n].neg >= 50) {
 			assert_true(draws[n].user % 2 == 0);
@@ -331,6 +354,7 @@ int main(void)
 		cmocka_unit_test(test_draws_are_a_function_of_step_and_index),
 		cmocka_unit_test(test_walk_visits_each_positive_once_a_pass),
 		cmocka_unit_test(test_recent_positives_get_their_passes),
+		cmocka_unit_test(test_recent_rounds_are_counted),
 		cmocka_unit_test(test_recent_ring_is_bounded),
 		cmocka_unit_test(test_skips_in_their_share),
 	};

@@ -1,8 +1,8 @@
 /*
  * engine_fold.c: personal rows. Engine thread.
  *
- * Fold-in: a user with new facts gets his row fitted against the published item tables at once (latest touched first), stored beside his facts as a
- * difference to the published global row. Refresh: rows that were fitted to an older V are fitted again in spare time, oldest first. While V stands still
+ * Fold-in: a user with new positives gets his row fitted against the published item tables at once (the latest first), stored beside his facts as a
+ * difference to the published global row; other news moves only his intercept. Refresh: rows that were fitted to an older V are fitted again in spare time, oldest first. While V stands still
  * a row stays valid and only its stamp is renewed.
  *
  * The intercept bu is the maximum a posteriori fit of "watched enough" over decided impressions; it moves conf, never the order. Its prior is the global
@@ -165,8 +165,30 @@ static void store_row(struct engine *engine, uint32_t user, const struct generat
 		user_list_take_out(&engine->fold.rows, user);
 }
 
-/* Fits one user against generation g; the user's row must be in it. */
-static void fit_user(struct engine *engine, uint32_t user, const struct generation *g)
+static float fit_bu(const struct engine *engine, const struct generation *g, const float *row, size_t n_decided)
+{
+	return intercept_fit(&g->tables, row, engine->fold.decided, n_decided, g->intercept, engine->config.intercept_prior_weight);
+}
+
+/* The positives are those the row was fitted on: only its intercept has to follow. */
+static void refit_intercept(struct engine *engine, const struct user_facts *facts, const struct generation *g, size_t n_decided)
+{
+	const struct personal_row *row = facts->row;
+	const float *global = g->tables.U + (size_t)facts->user * g->tables.dim;
+	float fitted[512];
+	struct personal_row *changed;
+
+	for (uint32_t d = 0; d < g->tables.dim; d++)
+		fitted[d] = global[d] + row->difference[d];
+	const float bu = fit_bu(engine, g, fitted, n_decided);
+
+	changed = state_row_begin(engine->state, facts->user);
+	changed->bu = bu;
+	state_row_end(engine->state, facts->user);
+}
+
+/* Fits one user against generation g; the user's row must be in it. again=0: a row that was fitted on these positives keeps its vector. */
+static void fit_user(struct engine *engine, uint32_t user, const struct generation *g, int again)
 {
 	struct engine_fold *fold = &engine->fold;
 	const uint32_t dim = g->tables.dim;
@@ -182,8 +204,11 @@ static void fit_user(struct engine *engine, uint32_t user, const struct generati
 	n_positives = known_positives(engine, &facts, g->tables.n_items, &all);
 	n_decided = known_decided(engine, &facts, g->tables.n_items);
 	sample_scores(fold, &g->tables, n_positives > 0 ? global : g->mean_user, n_decided);
-	fold->bu[user] = intercept_fit(&g->tables, n_positives > 0 ? global : g->mean_user, fold->decided, n_decided, g->intercept,
-	                               engine->config.intercept_prior_weight);
+	fold->bu[user] = fit_bu(engine, g, n_positives > 0 ? global : g->mean_user, n_decided);
+	if (!again && all && user_list_has(&fold->rows, user) && ((const struct personal_row *)facts.row)->n_positives == n_positives) {
+		refit_intercept(engine, &facts, g, n_decided);
+		return;
+	}
 	candidates = learner_candidates(engine->learner, &n_candidates);
 	if (n_candidates > g->n_candidates) {
 		n_candidates = g->n_candidates; /* later ones may be items that this generation does not have */
@@ -197,8 +222,7 @@ static void fit_user(struct engine *engine, uint32_t user, const struct generati
 		store_row(engine, user, g, NULL, 0, 0);
 		return;
 	}
-	store_row(engine, user, g, fitted,
-	          intercept_fit(&g->tables, fitted, fold->decided, n_decided, g->intercept, engine->config.intercept_prior_weight), n_positives);
+	store_row(engine, user, g, fitted, fit_bu(engine, g, fitted, n_decided), n_positives);
 }
 
 int engine_fold_in(struct engine *engine, int64_t budget_us)
@@ -213,7 +237,7 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 		if (user >= g->tables.n_users)
 			break; /* not published yet: engine_publish() is asked for by training.dirty */
 		user_list_take_out(&fold->waiting, user);
-		fit_user(engine, user, g);
+		fit_user(engine, user, g, 0);
 		fold->folded_in++;
 		done++;
 		if (engine_mono_us() - began_us >= budget_us)
@@ -263,7 +287,7 @@ int engine_refresh(struct engine *engine, int64_t budget_us)
 			state_row_end(engine->state, user);
 			user_list_put_last(&fold->rows, user);
 		} else {
-			fit_user(engine, user, g);
+			fit_user(engine, user, g, 1);
 			fold->refreshed++;
 		}
 		done++;

@@ -20,7 +20,7 @@
 #include "daemon/recctl/save_model.h"
 #include "daemon/recctl/train.h"
 
-#define RATE_STEPS 500u /* the learning rate is lowered this many times */
+#define RATE_STEPS 200u /* the learning rate is lowered this many times; jobs are long enough for many threads */
 
 static const char *const optimizers[] = { [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAGRAD] = "adagrad", NULL };
 

@@ -42,6 +42,8 @@ struct row_update cpu_row_update(const struct backend *backend, const struct tra
 		.reg_neg = options->reg_neg,
 		.reg_bias = options->reg_bias,
 		.norm_max = options->step_norm_max,
+		.per_user = 1.0f / (float)backend->dim,
+		.per_item = 1.0f / (float)(backend->dim + 1),
 	};
 }
 

@@ -100,14 +100,12 @@ BPR_FN float bpr_softplus(float x)
 	return BPR_FMA(2.0f * s, p, big);
 }
 
-/* To fixed point, towards zero; cut to +-BPR_FIXED_MAX; NaN gives 0 (the caller has checked its inputs). */
+/* To fixed point, towards zero; cut to +-BPR_FIXED_MAX (NaN to the lower end: the caller has checked its inputs). */
 BPR_FN int64_t bpr_to_fixed(float f)
 {
-	if (!(f > -BPR_FIXED_MAX))
-		f = f < 0.0f ? -BPR_FIXED_MAX : 0.0f;
-	if (f > BPR_FIXED_MAX)
-		f = BPR_FIXED_MAX;
-	return (int64_t)(f * BPR_FIXED_ONE);
+	float high = f < BPR_FIXED_MAX ? f : BPR_FIXED_MAX;
+	float cut = f > -BPR_FIXED_MAX ? high : -BPR_FIXED_MAX;
+	return (int64_t)(cut * BPR_FIXED_ONE);
 }
 
 /* Back, rounded to nearest. */

@@ -33,6 +33,7 @@ struct row_update {
 	float rate;
 	float reg_user, reg_pos, reg_neg, reg_bias;
 	float norm_max;
+	float per_user, per_item; /* 1 / dim, 1 / (dim + 1): an item's bias counts as a coordinate */
 };
 
 /* One thread's account of what it updated. */

@@ -72,10 +72,9 @@ ROWS_INLINE void ROWS(update_one)(const struct row_update *c, const struct draw 
 	}
 	float bias_p = z - c->reg_bias * side_p->bias;
 	float bias_n = -z - c->reg_bias * side_n->bias;
-	float per_user = 1.0f / (float)c->dim, per_item = 1.0f / (float)(c->dim + 1);
-	float su = bpr_step_scale(c->rate, ROWS(sum)(&u2), per_user, c->norm_max, adagrad ? &side_u->acc : NULL);
-	float sp = bpr_step_scale(c->rate, ROWS(sum)(&p2) + bias_p * bias_p, per_item, c->norm_max, adagrad ? &side_p->acc : NULL);
-	float sn = bpr_step_scale(c->rate, ROWS(sum)(&n2) + bias_n * bias_n, per_item, c->norm_max, adagrad ? &side_n->acc : NULL);
+	float su = bpr_step_scale(c->rate, ROWS(sum)(&u2), c->per_user, c->norm_max, adagrad ? &side_u->acc : NULL);
+	float sp = bpr_step_scale(c->rate, ROWS(sum)(&p2) + bias_p * bias_p, c->per_item, c->norm_max, adagrad ? &side_p->acc : NULL);
+	float sn = bpr_step_scale(c->rate, ROWS(sum)(&n2) + bias_n * bias_n, c->per_item, c->norm_max, adagrad ? &side_n->acc : NULL);
 	side_u->stamp = c->epoch;
 	side_p->bias += sp * bias_p;
 	side_n->bias += sn * bias_n;

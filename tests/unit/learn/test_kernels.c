@@ -37,7 +37,8 @@ static struct row_update make_rows(struct rows *r, uint32_t dim, int adagrad)
 	}
 	return (struct row_update){.U = r->U, .V = r->V, .users = r->users, .items = r->items, .dim = dim, .stride = stride, .epoch = 77,
 	                           .adagrad = adagrad, .rate = 0.05f, .reg_user = 0.013f, .reg_pos = 0.2f, .reg_neg = 0.07f, .reg_bias = 0.03f,
-	                           .norm_max = 0.06f};
+	                           .norm_max = 0.06f,
+	                           .per_user = 1.0f / (float)dim, .per_item = 1.0f / (float)(dim + 1)};
 }
 
 static struct draw make_draw(uint32_t n)

@@ -175,6 +175,28 @@ static void test_events_during_a_walk(void **unused)
 	state_free(state);
 }
 
+/* A walk is only needed while a watch of the item waits. */
+static void test_no_walk_for_nobody(void **unused)
+{
+	struct state *state = new_state();
+
+	(void)unused;
+	apply_one(state, watch_event(1, 10, 5, -1.f, 50.f));
+	apply_catalogue_line(state, 10, 100, "{}");
+	assert_int_equal(state_rederive(state, 0), 1);
+	rederive_all(state, 10);
+	apply_one(state, watch_event(1, 10, 5, 0.3f, -1.f)); /* reported now */
+	apply_catalogue_line(state, 10, 110, "{ }");
+	assert_int_equal(state_rederive(state, 0), 0);
+	apply_one(state, watch_event(2, 10, 5, -1.f, 50.f));
+	assert_int_equal(state_forget(state, 2, 0), 0);
+	apply_catalogue_line(state, 10, 120, "{  }");
+	assert_int_equal(state_rederive(state, 0), 0);
+	apply_one(state, watch_event(3, 10, 5, -1.f, 72.f)); /* the new duration holds at once */
+	assert_int_equal(changes_of(state).n_positives, 1);
+	state_free(state);
+}
+
 static void test_duration_takes_positives_away(void **unused)
 {
 	struct state *state = new_state();
@@ -335,6 +357,7 @@ int main(void)
 		cmocka_unit_test(test_completion_from_duration),
 		cmocka_unit_test(test_duration_comes_late),
 		cmocka_unit_test(test_events_during_a_walk),
+		cmocka_unit_test(test_no_walk_for_nobody),
 		cmocka_unit_test(test_duration_takes_positives_away),
 		cmocka_unit_test(test_rules_change),
 		cmocka_unit_test(test_skip_boundary),

@@ -148,16 +148,26 @@ static void test_digest_sees_every_field(void **unused)
 		shown_event(1, 2, 10, 1),   shown_event(1, 2, 11, 0),
 		shown_event(1, 3, 10, 0),   shown_event(2, 2, 10, 0),
 	};
-	const size_t n = sizeof(events) / sizeof(events[0]);
-	struct state_digest digests[sizeof(events) / sizeof(events[0]) + 1];
+	/* best and last differ: each alone must show */
+	const struct event pairs[][2] = {
+		{W(10, 0.5f, 100.f), W(20, 0.3f, 100.f)},
+		{W(10, 0.5f, 100.f), W(21, 0.3f, 100.f)},
+		{W(11, 0.5f, 100.f), W(20, 0.3f, 100.f)},
+	};
+	const size_t n = sizeof(events) / sizeof(events[0]), n_pairs = sizeof(pairs) / sizeof(pairs[0]);
+	struct state_digest digests[sizeof(events) / sizeof(events[0]) + sizeof(pairs) / sizeof(pairs[0]) + 1];
 
 	(void)unused;
-	for (size_t i = 0; i <= n; i++) {
+	for (size_t i = 0; i <= n + n_pairs; i++) {
 		struct state *state = new_state();
-		if (i < n)
+		if (i < n) {
 			apply_one(state, events[i]);
-		else
+		} else if (i < n + n_pairs) {
+			apply_one(state, pairs[i - n][0]);
+			apply_one(state, pairs[i - n][1]);
+		} else {
 			apply_named(state, shown_event(1, 2, 10, 0), "home");
+		}
 		digests[i] = state_digest(state);
 		for (size_t k = 0; k < i; k++)
 			if (digests[k].lo == digests[i].lo || digests[k].hi == digests[i].hi)
@@ -189,6 +199,24 @@ static void test_say_nothing(void **unused)
 	apply_one(state, odd);
 	assert_true(facts_of(state, 1).watches[0].completion == -1.0f);
 	assert_true(facts_of(state, 1).watches[0].best_us == STATE_TIME_NONE);
+	state_free(state);
+}
+
+/* At every length an item is found again, the last one and one from before the list grew. */
+static void test_growing_lists(void **unused)
+{
+	struct state *state = new_state_with(10, 1000, 8, 0, 3);
+
+	(void)unused;
+	for (uint32_t i = 0; i < 700; i++) {
+		apply_one(state, watch_event(5, i, 10, 0.25f, 1.f));
+		apply_one(state, watch_event(5, i, 11, 0.25f, 1.f));
+		apply_one(state, watch_event(5, i / 2, 12, 0.25f, 1.f));
+		apply_one(state, touch_event(5, i, 10, EVENT_CLICK));
+		apply_one(state, touch_event(5, i / 3, 10, EVENT_LIKE));
+		assert_int_equal(facts_of(state, 5).n_watches, i + 1);
+		assert_int_equal(facts_of(state, 5).n_touches, i + 1);
+	}
 	state_free(state);
 }
 
@@ -244,6 +272,7 @@ int main(void)
 		cmocka_unit_test(test_minus_zero_digest),
 		cmocka_unit_test(test_digest_sees_every_field),
 		cmocka_unit_test(test_say_nothing),
+		cmocka_unit_test(test_growing_lists),
 		cmocka_unit_test(test_long_lists),
 	};
 	return cmocka_run_group_tests_name("facts", tests, NULL, NULL);

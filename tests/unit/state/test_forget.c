@@ -129,6 +129,27 @@ static void test_caps(void **unused)
 	state_free(state);
 }
 
+/* Caps that end exactly where reserved memory does: the cap is what is met, not the end of memory. */
+static void test_caps_at_the_end_of_memory(void **unused)
+{
+	struct state *state = new_state_with(1024, 8192, 4, 0, 1);
+	struct event_batch *batch = event_batch_new();
+
+	(void)unused;
+	for (int64_t i = 0; i < 8200;) {
+		event_batch_clear(batch);
+		for (int k = 0; k < 100; k++, i++)
+			batch_add(batch, watch_event(i % 1030, i, 1, 0.9f, 1.f), NULL, NULL);
+		assert_int_equal(state_apply(state, batch), 0);
+	}
+	for (int64_t i = 0; i < 10000; i++)
+		apply_one(state, watch_event(0, i, 1, 0.9f, 1.f));
+	assert_int_equal(state_n_users(state), 1024);
+	assert_int_equal(state_n_items(state), 8192);
+	event_batch_free(batch);
+	state_free(state);
+}
+
 static void test_config_is_checked(void **unused)
 {
 	struct state_config good = {.users_max = 1, .items_max = 1, .impressions_max = 1}, bad;
@@ -163,6 +184,7 @@ int main(void)
 		cmocka_unit_test(test_forget_unknown),
 		cmocka_unit_test(test_forget_waiting),
 		cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_caps_at_the_end_of_memory),
 		cmocka_unit_test(test_config_is_checked),
 	};
 	return cmocka_run_group_tests_name("forget", tests, NULL, NULL);

@@ -70,7 +70,7 @@ static int open_learner(struct engine *engine, const struct checkpoint_loaded *l
 		rc = publisher_new(engine->config.learn.emb_dim, &engine->publisher);
 	if (rc == 0)
 		rc = engine_take_changes(engine, 0);
-	if (rc == 0 && engine->config.learn.skip_share > 0)
+	if (rc == 0)
 		learner_set_skips(engine->learner, &skips);
 	if (rc == 0 && loaded->number != 0) {
 		rc = learner_push(engine->learner, &loaded->tables);

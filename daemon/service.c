@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -27,6 +28,7 @@
 
 #define TICK_MS 1000
 #define EXTEND_SEC 60
+#define UNSOUND_SEC 60 /* an engine that stands still this long makes /healthz say so */
 
 struct service {
 	struct config config;
@@ -39,6 +41,8 @@ struct service {
 	pthread_mutex_t mutex; /* sources: the server's threads ask for them */
 	uint64_t beats[STREAM_COUNT + 1]; /* heartbeats at the last ping; engine last */
 	int64_t pinged_us;
+	uint64_t engine_beat;      /* the engine's heartbeat when it was last seen to move, and when that was */
+	atomic_llong engine_moved_us;
 	int64_t checkpoint_errors_logged;
 	uint32_t checkpoint_logged;
 	char trouble_logged[160];
@@ -101,6 +105,29 @@ static size_t list_sources(void *ctx, struct source_status *ret_sources, size_t 
 	return n;
 }
 
+static int sound(void *ctx, char *ret_reason, size_t ret_reason_size)
+{
+	struct service *s = ctx;
+	const int64_t moved_us = atomic_load(&s->engine_moved_us);
+	const int64_t still_sec = moved_us == 0 ? 0 : (mono_us() - moved_us) / 1000000;
+
+	if (still_sec < UNSOUND_SEC)
+		return 1;
+	snprintf(ret_reason, ret_reason_size, "the engine has not moved for %lld s", (long long)still_sec);
+	return 0;
+}
+
+/* Errors may have several lines; each becomes a line of the log. */
+static void log_error_lines(const char *prefix, const char *text)
+{
+	while (*text != '\0') {
+		const size_t len = strcspn(text, "\n");
+
+		log_error("%s%.*s", prefix, (int)len, text);
+		text += len + (text[len] == '\n');
+	}
+}
+
 /* -- up -- */
 
 static int open_signals(struct service *s)
@@ -141,7 +168,7 @@ static int open_data_dir(struct service *s)
 
 static int open_server(struct service *s)
 {
-	const struct api_context context = { .ctx = s, .reload = reload, .sources = list_sources, .queues = s->queues };
+	const struct api_context context = { .ctx = s, .reload = reload, .sources = list_sources, .sound = sound, .queues = s->queues };
 	char errstr[512];
 	const int rc = server_start(&s->config, &context, &s->server, errstr, sizeof(errstr));
 
@@ -170,15 +197,10 @@ static int recover(struct service *s)
 
 	rc = engine_open(&s->config, s->data_dir_fd, s->queues, beat, s, &s->engine, errstr, sizeof(errstr));
 	if (rc < 0) {
-		log_error("%s", errstr);
+		log_error_lines("", errstr);
 		return rc;
 	}
-	for (const char *line = engine_skipped_checkpoints(s->engine); *line != '\0';) {
-		const size_t len = strcspn(line, "\n");
-
-		log_error("damaged checkpoint passed over: %.*s", (int)len, line);
-		line += len + (line[len] == '\n');
-	}
+	log_error_lines("damaged checkpoint passed over: ", engine_skipped_checkpoints(s->engine));
 	return 0;
 }
 
@@ -262,6 +284,9 @@ static void tick(struct service *s)
 	struct engine_status status;
 
 	engine_get_status(s->engine, &status);
+	if (status.heartbeat != s->engine_beat || atomic_load(&s->engine_moved_us) == 0)
+		atomic_store(&s->engine_moved_us, mono_us());
+	s->engine_beat = status.heartbeat;
 	mind_watchdog(s, &status);
 	log_news(s, &status);
 	if (s->stopping)

@@ -202,10 +202,45 @@ static void place_nowhere(struct source_files *source, struct tail *tail, int tr
 	tail_announce(source, tail);
 }
 
+/* Not at the path with its inode: by inode in the directory, by content at the path (`live`, which it may take over), by content elsewhere. */
+static void place_elsewhere(struct source_files *source, struct tail *tail, struct tail_file *live, int same_inode, int same_content)
+{
+	struct tail_file found;
+	int r = tail_find_by_inode(tail, &found, tail->marker);
+
+	if (r == 0) {
+		tail_adopt(source, tail, &found, TAIL_ROTATED);
+		return;
+	}
+	if (r != -ENOENT) {
+		try_again(tail, "search", r);
+		return;
+	}
+	if (same_content) { /* another inode with the same content: copied back, or written anew by an editor */
+		tail_notice(source, "%s: another file with the same content; reading on at byte %lld", tail->path, (long long)tail->position.offset);
+		tail_adopt(source, tail, live, TAIL_LIVE);
+		tail_announce(source, tail);
+		live->fd = -1;
+		return;
+	}
+	r = tail_find_by_content(source, tail, &found, tail->marker);
+	if (r == 0) {
+		tail_notice(source, "%s: copied and truncated; its copy is read to the end first", tail->path);
+		if (same_inode)
+			tail->position.resets++;
+		tail_adopt(source, tail, &found, TAIL_ROTATED);
+		tail_announce(source, tail);
+	} else if (r == -ENOENT) {
+		place_nowhere(source, tail, same_inode);
+	} else {
+		try_again(tail, "search", r);
+	}
+}
+
 void tail_place(struct source_files *source, struct tail *tail)
 {
 	struct source_position *position = &tail->position;
-	struct tail_file live = {.fd = -1}, found;
+	struct tail_file live = {.fd = -1};
 	int r, same_inode, match = 0;
 
 	tail->unplaced = 0;
@@ -229,49 +264,17 @@ void tail_place(struct source_files *source, struct tail *tail)
 		match = tail_marker_matches(&live, position, tail->marker);
 	if (match < 0) {
 		try_again(tail, "read", match);
-		goto done;
-	}
-	if (match == 1 && same_inode && position->marker_len == 0) {
+	} else if (match == 1 && same_inode && position->marker_len == 0) {
 		/* Nothing was read of it, so nothing tells whether it was copied and truncated since: newer rotated files, if any, come first. */
 		tail->after_ns = position->mark_time_ns > 0 ? position->mark_time_ns + 1 : INT64_MAX;
 		position->device = 0;
 		position->inode = 0;
-		goto done;
-	}
-	if (match == 1 && same_inode) {
+	} else if (match == 1 && same_inode) {
 		tail_adopt(source, tail, &live, TAIL_LIVE);
 		live.fd = -1;
-		goto done;
-	}
-	r = tail_find_by_inode(tail, &found, tail->marker);
-	if (r == 0) {
-		tail_adopt(source, tail, &found, TAIL_ROTATED);
-		goto done;
-	}
-	if (r != -ENOENT) {
-		try_again(tail, "search", r);
-		goto done;
-	}
-	if (match == 1) { /* another inode with the same content: copied back, or written anew by an editor */
-		tail_notice(source, "%s: another file with the same content; reading on at byte %lld", tail->path, (long long)position->offset);
-		tail_adopt(source, tail, &live, TAIL_LIVE);
-		tail_announce(source, tail);
-		live.fd = -1;
-		goto done;
-	}
-	r = tail_find_by_content(source, tail, &found, tail->marker);
-	if (r == 0) {
-		tail_notice(source, "%s: copied and truncated; its copy is read to the end first", tail->path);
-		if (same_inode)
-			position->resets++;
-		tail_adopt(source, tail, &found, TAIL_ROTATED);
-		tail_announce(source, tail);
-	} else if (r == -ENOENT) {
-		place_nowhere(source, tail, same_inode);
 	} else {
-		try_again(tail, "search", r);
+		place_elsewhere(source, tail, &live, same_inode, match == 1);
 	}
-done:
 	tail_close_file(&live);
 }
 

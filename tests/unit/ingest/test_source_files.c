@@ -1,6 +1,6 @@
 /*
  * test_source_files.c: the file source in ordinary weather: globs, starting places, batches, refused lines, long lines, status.
- * Rows 1 to 3 of the failure list through files. The rows of its group "File tail" are in test_tail_faults.c.
+ * Rows 1 to 3 of the failure list through files. Its group "File tail" is in test_tail_faults.c and test_tail_trouble.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -168,7 +168,7 @@ static void huge_claims(void **state)
 		le32_put(bytes.data + 22, size);
 		le32_put(bytes.data + central + 20, size);
 		le32_put(bytes.data + central + 24, size);
-		expect(&file, &bytes, -EBADMSG, NULL);
+		expect(&file, &bytes, -EBADMSG, size > bytes.len ? "goes beyond the file" : NULL);
 		/* where its header is */
 		le32_put(bytes.data + central + 42, size);
 		expect(&file, &bytes, -EBADMSG, NULL);
@@ -227,6 +227,32 @@ static void wrong_structure(void **state)
 	(void)close(file.fd);
 }
 
+/* Bytes that belong to no record, and an old end record that disagrees with the new one. */
+static void gaps_and_contradictions(void **state)
+{
+	(void)state;
+	const struct memory_file file = memory_file_new();
+	size_t end64;
+	struct emit_bytes bytes = small_archive(&end64), wider = {0};
+	const size_t central = (size_t)le64_get(bytes.data + end64 + 48), gap = 64;
+	static const unsigned char zeros[64];
+	emit_put(&wider, bytes.data, central);
+	emit_put(&wider, zeros, gap);
+	emit_put(&wider, bytes.data + central, bytes.len - central);
+	unsigned char *end = wider.data + wider.len - ZIP_END_BYTES;
+	le64_put(wider.data + end64 + gap + 48, central + gap);
+	le64_put(end - ZIP_LOCATOR_BYTES + 8, end64 + gap);
+	le32_put(end + 16, (uint32_t)(central + gap));
+	expect(&file, &wider, -EBADMSG, "between its last record and its directory");
+	free(wider.data);
+	end = bytes.data + bytes.len - ZIP_END_BYTES;
+	le16_put(end + 8, 2);
+	le16_put(end + 10, 2);
+	expect(&file, &bytes, -EBADMSG, "zip end record is damaged");
+	free(bytes.data);
+	(void)close(file.fd);
+}
+
 /* Without the zip64 end records (as other zip tools write small archives). */
 static void old_end_record(void **state)
 {
@@ -257,6 +283,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_truncation), cmocka_unit_test(every_bit_flip),  cmocka_unit_test(shifted_bytes),
 		cmocka_unit_test(huge_claims),      cmocka_unit_test(wrong_structure), cmocka_unit_test(old_end_record),
+		cmocka_unit_test(gaps_and_contradictions),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

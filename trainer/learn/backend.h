@@ -51,7 +51,8 @@ struct train_report {
 /*
  * required unless marked optional. Errors: 0 or -errno, errstr filled where given.
  *   probe   can this backend run here? 0, or -ENODEV and the reason in words.
- *   open    allocates; keeps `set` (not owned) for its lifetime. *ret_backend owned by the caller.
+ *   open    allocates; keeps `set` and `options` (not owned) for its lifetime; options are read anew when a job starts. *ret_backend owned by the
+ *           caller.
  *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). Synchronous. ids arrays stay valid.
  *   changed optional: the training set changed since the last call (incremental upload); NULL when the backend reads host memory.
  *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready.

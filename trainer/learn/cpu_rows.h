@@ -43,11 +43,22 @@ ROWS_INLINE void ROWS(update_one)(const struct row_update *c, const struct draw 
 	struct user_side *side_u = &c->users[draw->user];
 	struct item_side *side_p = &c->items[draw->pos];
 	struct item_side *side_n = &c->items[draw->neg];
-	VEC dots = {0};
+	/* All sums over the rows in one pass: x, and what the gradients' norms are made of, so that nothing waits for z but the last pass. */
+	VEC ud = {0}, dd = {0}, uu = {0}, up = {0}, pp = {0}, nn = {0};
 	ROWS_UNROLL
-	for (size_t k = 0; k < stride; k += ROWS_WIDTH)
-		dots += LOAD(u + k) * (LOAD(p + k) - LOAD(n + k));
-	float x = ROWS(sum)(&dots) + (side_p->bias - side_n->bias);
+	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
+		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
+		VEC dk = pk - nk;
+		ud += uk * dk;
+		dd += dk * dk;
+		uu += uk * uk;
+		up += uk * pk;
+		pp += pk * pk;
+		nn += nk * nk;
+	}
+	float bias_p = side_p->bias, bias_n = side_n->bias;
+	float sum_ud = ROWS(sum)(&ud), sum_uu = ROWS(sum)(&uu), sum_up = ROWS(sum)(&up);
+	float x = sum_ud + (bias_p - bias_n);
 	if (!bpr_is_finite(x)) {
 		sums->nonfinite = 1;
 		sums->rejected++;
@@ -58,26 +69,20 @@ ROWS_INLINE void ROWS(update_one)(const struct row_update *c, const struct draw 
 		sums->loss += (double)bpr_softplus(-x);
 		sums->loss_n++;
 	}
-
-	VEC u2 = {0}, p2 = {0}, n2 = {0};
-	ROWS_UNROLL
-	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
-		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
-		VEC gu = z * (pk - nk) - c->reg_user * uk;
-		VEC gp = z * uk - c->reg_pos * pk;
-		VEC gn = -z * uk - c->reg_neg * nk;
-		u2 += gu * gu;
-		p2 += gp * gp;
-		n2 += gn * gn;
-	}
-	float bias_p = z - c->reg_bias * side_p->bias;
-	float bias_n = -z - c->reg_bias * side_n->bias;
-	float su = bpr_step_scale(c->rate, ROWS(sum)(&u2), c->per_user, c->norm_max, adagrad ? &side_u->acc : NULL);
-	float sp = bpr_step_scale(c->rate, ROWS(sum)(&p2) + bias_p * bias_p, c->per_item, c->norm_max, adagrad ? &side_p->acc : NULL);
-	float sn = bpr_step_scale(c->rate, ROWS(sum)(&n2) + bias_n * bias_n, c->per_item, c->norm_max, adagrad ? &side_n->acc : NULL);
+	float gbp = z - c->reg_bias * bias_p, gbn = -z - c->reg_bias * bias_n;
+	/* |z d - r u|^2 and so on; rounding may take a tiny one below zero */
+	float norm_u = z * z * ROWS(sum)(&dd) - 2.0f * z * c->reg_user * sum_ud + c->reg_user * c->reg_user * sum_uu;
+	float norm_p = z * z * sum_uu - 2.0f * z * c->reg_pos * sum_up + c->reg_pos * c->reg_pos * ROWS(sum)(&pp);
+	float norm_n = z * z * sum_uu + 2.0f * z * c->reg_neg * (sum_up - sum_ud) + c->reg_neg * c->reg_neg * ROWS(sum)(&nn);
+	norm_u = norm_u < 0.0f ? 0.0f : norm_u;
+	norm_p = (norm_p < 0.0f ? 0.0f : norm_p) + gbp * gbp;
+	norm_n = (norm_n < 0.0f ? 0.0f : norm_n) + gbn * gbn;
+	float su = bpr_step_scale(c->rate, norm_u, c->per_user, c->norm_max, adagrad ? &side_u->acc : NULL);
+	float sp = bpr_step_scale(c->rate, norm_p, c->per_item, c->norm_max, adagrad ? &side_p->acc : NULL);
+	float sn = bpr_step_scale(c->rate, norm_n, c->per_item, c->norm_max, adagrad ? &side_n->acc : NULL);
 	side_u->stamp = c->epoch;
-	side_p->bias += sp * bias_p;
-	side_n->bias += sn * bias_n;
+	side_p->bias = bias_p + sp * gbp;
+	side_n->bias = bias_n + sn * gbn;
 
 	/* row += scale * (gradient), with scale * z and 1 - scale * reg taken together */
 	float uz = su * z, uk_keep = 1.0f - su * c->reg_user;

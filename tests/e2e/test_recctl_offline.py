@@ -373,15 +373,20 @@ def test_mistakes(trained, tmp_path):
     assert "damaged.pt" in recctl("evaluate", "--data_dir", trained.data, "--model_path", damaged, code=1).stderr
 
 
-def test_an_older_model_stays_when_training_fails_and_links_are_left_alone(trained, tmp_path):
+@pytest.mark.parametrize("name", ["model_bpr.pt", "model_bpr_personalized.pt"])
+def test_links_are_left_alone(trained, tmp_path, name):
     (tmp_path / "real.pt").write_text("recd's")
-    (tmp_path / "model_bpr.pt").symlink_to("real.pt")
+    (tmp_path / name).symlink_to("real.pt")
     done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, *QUICK, code=1)
     assert "link" in done.stderr and "epoch" not in done.stdout and (tmp_path / "real.pt").read_text() == "recd's"
-    assert sorted(os.listdir(tmp_path)) == ["model_bpr.pt", "real.pt"]
+    assert sorted(os.listdir(tmp_path)) == [name, "real.pt"]
+
+
+def test_a_folder_that_is_none(trained, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "file" in recctl("train", "--data_dir", trained.data, "--out_dir", blocked, *QUICK, code=1).stderr
+    done = recctl("train", "--data_dir", trained.data, "--out_dir", blocked, *QUICK, code=1)
+    assert str(blocked) in done.stderr and "epoch" not in done.stdout
 
 
 class Stub:

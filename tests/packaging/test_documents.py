@@ -61,8 +61,13 @@ def test_man_pages_have_no_faults(page):
 
 
 def markdown_files():
-    tracked = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout.split()
-    return tracked or [name for name in os.listdir(ROOT) if name.endswith(".md")]
+    """Every page of the repository, with or without git; build folders and hidden ones are not of it."""
+    found = []
+    for where, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith((".", "build"))]
+        found += [os.path.relpath(os.path.join(where, name), ROOT) for name in names if name.endswith(".md")]
+    assert "README.md" in found
+    return found
 
 
 def test_links_between_documents_lead_somewhere():

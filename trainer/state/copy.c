@@ -55,16 +55,17 @@ void impressions_straighten(struct user_record *user)
 {
 	struct impression_fact *ring = user->list[LIST_IMPRESSIONS];
 	struct impression_fact old[IMPRESSIONS_MAX];
-	uint32_t head = user->impressions_head;
+	uint32_t head;
 	uint32_t n = user->count[LIST_IMPRESSIONS];
 
-	if (head == 0)
-		return;
-	memcpy(old, ring, n * sizeof(*ring));
-	user_lock(user);
-	memcpy(ring, old + head, (n - head) * sizeof(*ring));
-	memcpy(ring + (n - head), old, head * sizeof(*ring));
-	user->impressions_head = 0;
+	user_lock(user); /* two training threads may ask for the same user's skips: the second finds it done */
+	head = user->impressions_head;
+	if (head != 0) {
+		memcpy(old, ring, n * sizeof(*ring));
+		memcpy(ring, old + head, (n - head) * sizeof(*ring));
+		memcpy(ring + (n - head), old, head * sizeof(*ring));
+		user->impressions_head = 0;
+	}
 	user_unlock(user);
 }
 
@@ -103,8 +104,8 @@ void state_user_facts(const struct state *state, uint32_t user, struct user_fact
 {
 	struct user_record *record = &state->users[user];
 
-	if (record->impressions_head != 0)
-		impressions_straighten(record); /* another shape of the same facts */
+	if (record->count[LIST_IMPRESSIONS] == state->config.impressions_max)
+		impressions_straighten(record); /* a full ring: another shape of the same facts */
 	user_facts_in_place(state, user, ret_facts);
 }
 

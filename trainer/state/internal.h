@@ -187,7 +187,7 @@ static inline void user_write_end(struct user_record *user)
 /* -- copy.c: whole users copied out -- */
 /* Facts of a user in place; impressions as they lie (ring). The caller holds the lock or is the engine. */
 void user_facts_in_place(const struct state *state, uint32_t user, struct user_facts *ret_facts);
-/* Makes the ring of impressions an array from its beginning. Engine only; takes the lock. */
+/* Makes the ring of impressions an array from its beginning. Engine, or its training threads while nothing is applied; takes the lock. */
 void impressions_straighten(struct user_record *user);
 size_t user_copy_bytes(const struct state *state, const struct user_facts *facts);
 /* Copies facts (whose ring begins at `head`, 0: an array) into buf, which user_copy_bytes() bytes fit in. */

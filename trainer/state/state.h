@@ -137,7 +137,7 @@ void *state_row_begin(struct state *state, uint32_t user);
 void state_row_end(struct state *state, uint32_t user);
 
 /* -- reading -- */
-/* Facts in place; [engine], valid until the next change. */
+/* Facts in place; [engine], and the threads that train for it while nothing is applied; valid until the next change. */
 void state_user_facts(const struct state *state, uint32_t user, struct user_facts *ret_facts);
 /* Facts copied out under the user's lock; [any]. 0 or -ENOMEM. */
 int state_user_copy(const struct state *state, uint32_t user, struct user_copy *copy);

@@ -422,16 +422,20 @@ static int mark_initialised(int data_dir_fd, char *errstr, size_t errstr_size)
 static int publish_directory(struct atomic_dir *dir, int data_dir_fd, const struct checkpoint_cut *cut, uint32_t keep, char *errstr,
                              size_t errstr_size)
 {
+	char ignored[256];
 	int rc = atomic_dir_commit(dir, errstr, errstr_size);
 
-	if (rc == 0)
-		rc = mark_initialised(data_dir_fd, errstr, errstr_size);
+	if (rc < 0)
+		return rc;
+	rc = mark_initialised(data_dir_fd, errstr, errstr_size);
 	if (rc == 0)
 		rc = atomic_dir_link(dir, FILE_GLOBAL, errstr, errstr_size);
 	if (rc == 0)
 		rc = atomic_dir_link(dir, FILE_PERSONALIZED, errstr, errstr_size);
 	if (rc == 0)
 		rc = atomic_dir_prune(dir, keep, cut->bad, cut->n_bad, NULL, errstr, errstr_size);
+	else /* a stable name that something else has must not fill the disk with generations */
+		(void)atomic_dir_prune(dir, keep, cut->bad, cut->n_bad, NULL, ignored, sizeof(ignored));
 	return rc;
 }
 

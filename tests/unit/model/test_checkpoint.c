@@ -163,6 +163,7 @@ static int setup(void **out)
 		w->positions[i].lines = 5;
 		w->positions[i].refused[REFUSED_BAD_NUMBER] = (uint64_t)(3 + i);
 		w->positions[i].last_time_us = INT64_MIN;
+		w->positions[i].mark_time_ns = 1700000000123456789 + i;
 	}
 	*out = w;
 	return 0;

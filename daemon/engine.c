@@ -151,10 +151,12 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 	rc = engine->end_fd < 0 ? -errno : engine_fold_open(engine);
 	if (rc == 0) {
 		rc = checkpoint_load(data_dir_fd, &engine->config.state, config->learn.emb_dim, &config->rules, beat, ctx, &loaded, errstr, errstr_size);
-		if (rc == 0)
+		if (rc == 0) {
 			take_loaded(engine, &loaded);
-		else if (rc == -ENOENT)
+		} else if (rc == -ENOENT) {
+			errstr[0] = '\0'; /* a first start: nothing is wrong */
 			rc = new_state(engine, errstr, errstr_size);
+		}
 	}
 	if (rc == 0)
 		rc = checkpoint_tidy(data_dir_fd, errstr, errstr_size);
@@ -194,6 +196,8 @@ const struct source_position *engine_positions(const struct engine *engine, size
 static int take_requests(struct engine *engine)
 {
 	struct state_rules rules = engine->config.rules;
+	const float completion_before = rules.min_pos_completion;
+	const uint32_t positives_before = engine->config.personalize_min_positives;
 	int reloaded, rc = 0;
 
 	pthread_mutex_lock(&engine->mutex);
@@ -207,16 +211,24 @@ static int take_requests(struct engine *engine)
 		rules = engine->config.rules;
 	}
 	if (engine->forget_done < engine->forget_ticket) {
-		engine->forget_rc = rc = state_forget(engine->state, engine->forget_user, engine->forget_lift);
+		engine->forget_rc = state_forget(engine->state, engine->forget_user, engine->forget_lift);
+		rc = engine->forget_rc == -ENOSPC ? 0 : engine->forget_rc; /* no room for another id is the asker's trouble alone */
+		engine->snapshot_wanted++; /* no log repeats this: a checkpoint is to hold it soon */
 		engine->forget_done = engine->forget_ticket;
 		pthread_cond_broadcast(&engine->changed);
 	}
 	pthread_mutex_unlock(&engine->mutex);
-	if (reloaded) {
+	if (rc == 0 && reloaded) {
 		rc = state_set_rules(engine->state, &rules);
 		learner_set_options(engine->learner, &engine->config.learn);
 	}
-	return rc == 0 ? engine_take_changes(engine, 0) : rc;
+	if (rc == 0)
+		rc = engine_take_changes(engine, 0);
+	if (rc < 0)
+		snprintf(engine->fatal_text, sizeof(engine->fatal_text), "taking a request over: %s", strerror(-rc));
+	else if (rules.min_pos_completion != completion_before || engine->config.personalize_min_positives != positives_before)
+		engine_fold_settings_changed(engine);
+	return rc;
 }
 
 /* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
@@ -225,19 +237,23 @@ static int turn(struct engine *engine)
 	const int64_t slice_us = (int64_t)engine->config.slice_ms * 1000;
 	int rc = take_requests(engine), busy, heavy, folded;
 	uint64_t trained = 0;
+	int64_t began_us;
 
 	if (rc < 0)
 		return rc;
+	began_us = engine_mono_us();
 	rc = engine_apply(engine, APPLY_BUDGET_US);
 	if (rc < 0)
 		return rc;
 	busy = rc > 0;
+	const int saturated = engine_mono_us() - began_us >= APPLY_BUDGET_US;
+
 	/* A publish of large tables takes about as long as a slice: a turn has one or the other. */
 	heavy = engine_checkpoint_step(engine) || engine_publish(engine, 0);
 	folded = engine_fold_in(engine, FOLD_BUDGET_US);
 	if (!heavy) {
 		trained = engine_train_slice(engine, slice_us);
-		if (!busy)
+		if (!saturated) /* a stream that brings a little in every turn leaves time to spare all the same */
 			engine_refresh(engine, REFRESH_BUDGET_US);
 	}
 	engine->heartbeat++;
@@ -267,8 +283,11 @@ static void *engine_thread(void *arg)
 	engine_status_refresh(engine, "running");
 	while (atomic_load(&engine->stop) == 0 && rc >= 0) {
 		rc = turn(engine);
-		if (rc == 0)
+		if (rc == 0) {
 			queue_wait(engine->queues, IDLE_WAIT_MS);
+			if (!engine_cut_is_behind(engine))
+				engine->last_apply_us = 0; /* waiting for work is no gap */
+		}
 	}
 	if (rc >= 0)
 		engine_checkpoint_last(engine);
@@ -366,17 +385,19 @@ int engine_forget(struct engine *engine, int64_t user_id, int lift, int timeout_
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline.tv_sec += timeout_ms / 1000 + 1;
 	pthread_mutex_lock(&engine->mutex);
-	while (rc == 0 && engine->forget_done < engine->forget_ticket) /* another request is on its way */
+	while (rc == 0 && engine->forget_done < engine->forget_ticket && !atomic_load(&engine->ended)) /* another request is on its way */
 		rc = -pthread_cond_timedwait(&engine->changed, &engine->mutex, &deadline);
+	if (rc == 0 && atomic_load(&engine->ended))
+		rc = -ECANCELED;
 	if (rc == 0) {
 		engine->forget_user = user_id;
 		engine->forget_lift = lift;
 		ticket = ++engine->forget_ticket;
 		queue_wake(engine->queues);
-		while (rc == 0 && engine->forget_done < ticket)
+		while (rc == 0 && engine->forget_done < ticket && !atomic_load(&engine->ended))
 			rc = -pthread_cond_timedwait(&engine->changed, &engine->mutex, &deadline);
 		if (rc == 0)
-			rc = engine->forget_rc;
+			rc = engine->forget_done < ticket ? -ECANCELED : engine->forget_rc;
 	}
 	pthread_mutex_unlock(&engine->mutex);
 	return rc;

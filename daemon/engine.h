@@ -89,7 +89,7 @@ void engine_query_options(const struct engine *engine, struct query_options *ret
 int engine_snapshot(struct engine *engine, int timeout_ms, struct checkpoint_result *ret_result, char *errstr, size_t errstr_size);
 /* Hands over a reloaded configuration (reloadable values only); copied. Takes effect at the engine's next turn. */
 void engine_reconfigure(struct engine *engine, const struct config *config);
-/* Forgets a user (lift=1: takes the mark away); waits until applied. */
+/* Forgets a user (lift=1: takes the mark away); waits until applied. 0; -ENOSPC: a new id and no room for it; -ETIMEDOUT; -ECANCELED: stopping. */
 int engine_forget(struct engine *engine, int64_t user_id, int lift, int timeout_ms);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/engine_internal.h"
 
@@ -29,6 +30,33 @@ static struct source_position *position_slot(struct engine *engine, const char *
 	return &engine->positions[engine->n_positions++];
 }
 
+/* A retired position leaves its counters to the position of its path (event.h); counted once, so they must not go with it. */
+static void bring_home(struct engine *engine, const struct source_position *from)
+{
+	const char *mark = NULL;
+
+	for (const char *at = from->name; (at = strstr(at, "#rotated:")) != NULL; at++)
+		mark = at;
+	for (size_t i = 0; mark != NULL && i < engine->n_positions; i++) {
+		struct source_position *home = &engine->positions[i];
+		const size_t len = (size_t)(mark - from->name);
+
+		if (strncmp(home->name, from->name, len) != 0 || home->name[len] != '\0')
+			continue;
+		home->lines += from->lines;
+		home->empty += from->empty;
+		for (int r = 0; r < REFUSAL_COUNT; r++)
+			home->refused[r] += from->refused[r];
+		home->unknown_types += from->unknown_types;
+		home->gaps += from->gaps;
+		home->gap_bytes += from->gap_bytes;
+		home->resets += from->resets;
+		if (from->last_time_us > home->last_time_us)
+			home->last_time_us = from->last_time_us;
+		return;
+	}
+}
+
 static int take_position(struct engine *engine, const struct source_position *position)
 {
 	struct source_position *slot;
@@ -39,8 +67,10 @@ static int take_position(struct engine *engine, const struct source_position *po
 	if (slot == NULL)
 		return -ENOMEM;
 	*slot = *position;
-	if (position->retired)
+	if (position->retired) {
+		bring_home(engine, position);
 		*slot = engine->positions[--engine->n_positions];
+	}
 	return 0;
 }
 
@@ -131,7 +161,7 @@ static int apply_batch(struct engine *engine, const struct event_batch *batch)
 	return rc;
 }
 
-/* The gap between two apply slices, whether anything waited or not: what training, a publish or a checkpoint may cost the stream. */
+/* The gap between two apply slices, whether lines waited or not: what training, a publish or a checkpoint may cost the stream. Time spent in queue_wait() is none. */
 static void note_gap(struct engine *engine, int64_t now_us)
 {
 	const int64_t gap = now_us - engine->last_apply_us;
@@ -148,14 +178,21 @@ static void note_gap(struct engine *engine, int64_t now_us)
 	}
 }
 
+int engine_cut_is_behind(const struct engine *engine)
+{
+	return state_cut_copied_bytes(engine->state) > engine->config.cut_copy_bytes_max;
+}
+
 int engine_apply(struct engine *engine, int64_t budget_us)
 {
 	const int64_t began_us = engine_mono_us();
 	struct event_batch *batch;
 	int applied = 0, rc = 0;
 
-	if (state_cut_copied_bytes(engine->state) > engine->config.cut_copy_bytes_max)
-		return 0; /* the checkpoint has to catch up first; counts into the gap */
+	if (engine_cut_is_behind(engine)) { /* the checkpoint has to catch up first; counts into the gap */
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL); /* what waits in the queues would keep queue_wait() from waiting */
+		return 0;
+	}
 	note_gap(engine, began_us);
 	while (rc == 0 && (batch = queue_pop(engine->queues)) != NULL) {
 		rc = apply_batch(engine, batch);
@@ -166,8 +203,12 @@ int engine_apply(struct engine *engine, int64_t budget_us)
 		if (engine_mono_us() - began_us >= budget_us)
 			break;
 	}
-	if (rc == 0 && state_rederive(engine->state, 20000) != 0)
-		rc = engine_take_changes(engine, 1);
+	if (rc == 0) {
+		const int more = state_rederive(engine->state, 20000);
+
+		rc = more < 0 ? more : engine_take_changes(engine, 1);
+		applied += more > 0; /* the walk goes on at once */
+	}
 	engine->last_apply_us = engine_mono_us();
 	if (rc < 0 && engine->fatal_text[0] == '\0')
 		snprintf(engine->fatal_text, sizeof(engine->fatal_text), "taking new users and positives over: %s", strerror(-rc));

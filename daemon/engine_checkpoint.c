@@ -191,28 +191,14 @@ int engine_checkpoint_step(struct engine *engine)
 	if (!due && ticket <= c->covers)
 		return 0;
 	start(engine, ticket);
-	return 1;
+	return c->running; /* 0: no spare generation now, or it failed; training goes on meanwhile */
 }
 
-/* At stop: gives up or waits for the one being written, then writes the last one. */
-void engine_checkpoint_last(struct engine *engine)
+/* Waits for the writer, shows that the engine lives, and heeds a second request to stop. */
+static void wait_for_writer(struct engine *engine)
 {
 	struct engine_checkpoint *c = &engine->checkpoint;
 
-	if (c->running) {
-		if (atomic_load(&engine->stop) == 2)
-			__atomic_store_n(&c->progress.cancel, 1, __ATOMIC_RELAXED);
-		finish(engine);
-	}
-	for (int tries = 0; tries < 100 && atomic_load(&engine->stop) != 2 && !c->running; tries++) {
-		const uint64_t failures = c->failures;
-
-		start(engine, wanted(engine));
-		if (c->failures != failures)
-			return;
-		if (!c->running)
-			queue_wait(engine->queues, 20); /* a reader holds the spare generation for a moment */
-	}
 	while (c->running) {
 		engine->heartbeat++;
 		engine_status_refresh(engine, "stopping");
@@ -223,6 +209,33 @@ void engine_checkpoint_last(struct engine *engine)
 		else
 			queue_wait(engine->queues, 50);
 	}
+}
+
+/* At stop: gives up or waits for the one being written, then writes the last one. */
+void engine_checkpoint_last(struct engine *engine)
+{
+	struct engine_checkpoint *c = &engine->checkpoint;
+	struct event_batch *batch;
+
+	/* what was not applied is read again by the next run; here it would keep queue_wait() from waiting */
+	while ((batch = queue_pop(engine->queues)) != NULL)
+		queue_give_back(engine->queues, batch);
+	wait_for_writer(engine);
+	for (int tries = 0; tries < 100 && atomic_load(&engine->stop) != 2 && !c->running; tries++) {
+		const uint64_t failures = c->failures;
+
+		start(engine, wanted(engine));
+		if (c->failures != failures)
+			return;
+		if (!c->running)
+			queue_wait(engine->queues, 20); /* a reader holds the spare generation for a moment */
+	}
+	if (!c->running && atomic_load(&engine->stop) != 2) {
+		snprintf(c->errstr, sizeof(c->errstr), "no last checkpoint: nothing could be published%s%s", engine->training.trouble[0] ? "; " : "",
+		         engine->training.trouble);
+		note_failure(engine, -EBUSY);
+	}
+	wait_for_writer(engine);
 }
 
 void engine_checkpoint_close(struct engine *engine)

@@ -148,6 +148,10 @@ static void store_row(struct engine *engine, uint32_t user, const struct generat
 	if (fitted == NULL && !user_list_has(&engine->fold.rows, user))
 		return; /* there is none to take away */
 	row = state_row_begin(engine->state, user);
+	if (row == NULL) { /* no memory to copy him for the cut: as he is, and later again */
+		user_list_put_last(&engine->fold.waiting, user);
+		return;
+	}
 	if (fitted != NULL) {
 		row->generation = g->number;
 		row->fitted_us = engine_model_clock_us(engine);
@@ -183,6 +187,10 @@ static void refit_intercept(struct engine *engine, const struct user_facts *fact
 	const float bu = fit_bu(engine, g, fitted, n_decided);
 
 	changed = state_row_begin(engine->state, facts->user);
+	if (changed == NULL) {
+		user_list_put_last(&engine->fold.waiting, facts->user);
+		return;
+	}
 	changed->bu = bu;
 	state_row_end(engine->state, facts->user);
 }
@@ -201,11 +209,12 @@ static void fit_user(struct engine *engine, uint32_t user, const struct generati
 	int all = 1;
 
 	state_user_facts(engine->state, user, &facts);
+	const struct personal_row *row = facts.row;
 	n_positives = known_positives(engine, &facts, g->tables.n_items, &all);
 	n_decided = known_decided(engine, &facts, g->tables.n_items);
 	sample_scores(fold, &g->tables, n_positives > 0 ? global : g->mean_user, n_decided);
 	fold->bu[user] = fit_bu(engine, g, n_positives > 0 ? global : g->mean_user, n_decided);
-	if (!again && all && user_list_has(&fold->rows, user) && ((const struct personal_row *)facts.row)->n_positives == n_positives) {
+	if (!again && all && row->generation != 0 && row->n_positives == n_positives) {
 		refit_intercept(engine, &facts, g, n_decided);
 		return;
 	}
@@ -233,13 +242,15 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 	uint32_t user;
 	int done = 0;
 
-	while (g != NULL && (user = user_list_first(&fold->waiting)) != UINT32_MAX) {
-		if (user >= g->tables.n_users)
-			break; /* not published yet: engine_publish() is asked for by training.dirty */
+	while (g != NULL && !engine_cut_is_behind(engine) && (user = user_list_first(&fold->waiting)) != UINT32_MAX) {
 		user_list_take_out(&fold->waiting, user);
-		fit_user(engine, user, g, 0);
-		fold->folded_in++;
-		done++;
+		if (user >= g->tables.n_users) {
+			user_list_put_last(&fold->late, user); /* not published yet; training.dirty asks for it. The others must not wait for him */
+		} else {
+			fit_user(engine, user, g, 0);
+			fold->folded_in++;
+			done++;
+		}
 		if (engine_mono_us() - began_us >= budget_us)
 			break;
 	}
@@ -269,7 +280,7 @@ int engine_refresh(struct engine *engine, int64_t budget_us)
 	uint32_t user;
 	int done = 0;
 
-	while (g != NULL && (user = user_list_first(&fold->rows)) != UINT32_MAX && user < g->tables.n_users) {
+	while (g != NULL && !engine_cut_is_behind(engine) && (user = user_list_first(&fold->rows)) != UINT32_MAX && user < g->tables.n_users) {
 		struct user_facts facts;
 		const struct personal_row *row;
 
@@ -283,6 +294,8 @@ int engine_refresh(struct engine *engine, int64_t budget_us)
 		if (current) {
 			struct personal_row *stamped = state_row_begin(engine->state, user);
 
+			if (stamped == NULL)
+				break;
 			stamped->fitted_us = now_us;
 			state_row_end(engine->state, user);
 			user_list_put_last(&fold->rows, user);
@@ -296,6 +309,24 @@ int engine_refresh(struct engine *engine, int64_t budget_us)
 	}
 	generation_release(engine->publisher, g);
 	return done;
+}
+
+static int is_stale(const struct engine *engine, const struct user_facts *facts)
+{
+	return state_positives(engine->state, facts, NULL, 0) != ((const struct personal_row *)facts->row)->n_positives;
+}
+
+void engine_fold_settings_changed(struct engine *engine)
+{
+	const uint32_t n = engine->fold.n_bu;
+
+	for (uint32_t user = 0; user < n; user++) {
+		struct user_facts facts;
+
+		state_user_facts(engine->state, user, &facts);
+		if (is_stale(engine, &facts) && !user_list_has(&engine->fold.waiting, user))
+			user_list_put_last(&engine->fold.waiting, user);
+	}
 }
 
 /* Sorts the recovered rows by age, so that the oldest is refreshed first. */
@@ -333,7 +364,7 @@ int engine_fold_recover(struct engine *engine, const struct tables *tables)
 		if (row->generation != 0)
 			rows[n_rows++] = (struct aged_row){ .fitted_us = row->fitted_us, .user = user };
 		/* touched before the cut and not folded in by then */
-		if (state_positives(engine->state, &facts, NULL, 0) != row->n_positives)
+		if (is_stale(engine, &facts))
 			user_list_put_last(&engine->fold.waiting, user);
 	}
 	qsort(rows, n_rows, sizeof(*rows), by_age);

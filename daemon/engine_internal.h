@@ -142,8 +142,10 @@ int64_t engine_mono_us(void);
 /* How long the model has lived over all runs; microseconds, never steps back; [any]. */
 int64_t engine_model_clock_us(const struct engine *engine);
 
-/* Applies what waits, at most `budget_us`; returns batches applied or -errno (fatal). */
+/* Applies what waits, at most `budget_us`; returns batches applied (one more while derived facts wait) or -errno (fatal). */
 int engine_apply(struct engine *engine, int64_t budget_us);
+/* 1: the users copied ahead of the checkpoint's writer hold all the memory they may. Nothing changes users until it has caught up. */
+int engine_cut_is_behind(const struct engine *engine);
 /* Hands what changed in the state to the learner and the fold-in list. */
 int engine_take_changes(struct engine *engine, int recent);
 
@@ -158,6 +160,8 @@ int engine_refresh(struct engine *engine, int64_t budget_us);
 void engine_fold_published(struct engine *engine);
 /* Fits the global intercept anew from the sample. */
 void engine_fit_intercept(struct engine *engine);
+/* Lists the users whose row was not fitted on as many positives as they have: after a change of settings. */
+void engine_fold_settings_changed(struct engine *engine);
 /* Lists the personal rows of a recovered state by age. */
 int engine_fold_recover(struct engine *engine, const struct tables *tables);
 

@@ -115,6 +115,8 @@ int engine_publish(struct engine *engine, int force)
 		publisher_cancel(engine->publisher, g);
 		if (rc == -ERANGE)
 			roll_back(engine, "a parameter is not finite");
+		else
+			snprintf(t->trouble, sizeof(t->trouble), "publishing failed: %s; tried again", strerror(-rc));
 		return 0;
 	}
 	before = generation_acquire(engine->publisher);

@@ -52,7 +52,8 @@ int64_t gap_histogram_percentile(const struct gap_histogram *histogram, double s
 		if ((double)seen >= wanted && seen > 0) {
 			const int64_t end_us = bucket_end_us(bucket);
 
-			return end_us < histogram->max_us ? end_us : histogram->max_us;
+			/* the last bucket has no end */
+			return bucket < GAP_BUCKETS - 1 && end_us < histogram->max_us ? end_us : histogram->max_us;
 		}
 	}
 	return histogram->max_us;

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define GAP_BUCKETS 160u /* eight a factor of two: a percentile is at most 9 % too high; up to 17 minutes */
+#define GAP_BUCKETS 240u /* eight a factor of two: a percentile is at most 9 % too high; up to 17 minutes */
 
 struct gap_histogram {
 	uint32_t counts[GAP_BUCKETS];

@@ -240,6 +240,35 @@ static void stopping_saves(void **in)
 	assert_int_equal(after.n_positives, USERS * 5);
 }
 
+static int lines_at(const struct engine_status *s, int64_t lines)
+{
+	return s->n_positions == 1 && s->positions[0].lines == (uint64_t)lines;
+}
+
+/* event.h: a position that retires leaves its counters to the one of its path, in the same step. */
+static void retired_counters_come_home(void **in)
+{
+	struct bench *b = *in;
+	struct engine_status s;
+
+	push_watches(b, 0, 1);
+	wait_for(b, consumed, b->offset);
+	for (int i = 0; i < 2; i++) {
+		struct event_batch *batch = queue_take_free(b->queues, STREAM_WATCHES, PATIENCE_MS);
+
+		assert_non_null(batch);
+		snprintf(batch->position.name, sizeof(batch->position.name), "file:watch_stats:/x#rotated:1:2");
+		batch->position.lines = 7;
+		batch->position.refused[REFUSED_JSON] = 2;
+		batch->position.retired = i == 1;
+		queue_push(b->queues, batch);
+	}
+	s = wait_for(b, lines_at, b->offset + 7);
+	assert_int_equal(s.positions[0].refused[REFUSED_JSON], 2);
+	assert_int_equal(s.positions[0].offset, b->offset);
+	assert_string_equal(s.positions[0].name, "file:watch_stats:/x");
+}
+
 static int in_trouble(const struct engine_status *s, int64_t arg)
 {
 	(void)arg;
@@ -297,6 +326,43 @@ static void forgetting_is_remembered(void **in)
 	wait_for(b, forgotten, (USERS - 1) * 7 + 2);
 }
 
+/* An id that there is no room for is the asker's trouble, not the engine's. */
+static void no_room_to_forget(void **in)
+{
+	struct bench *b = *in;
+
+	stop(b, 1);
+	b->config.state.users_max = USERS;
+	start(b);
+	push_watches(b, 0, 1);
+	wait_for(b, consumed, b->offset);
+	assert_int_equal(engine_forget(b->engine, 5, 0, PATIENCE_MS), -ENOSPC);
+	push_watches(b, 1, 1);
+	wait_for(b, consumed, b->offset);
+}
+
+/* Fewer positives asked for at a reload: who has enough now gets a row, without news of him. */
+static int all_rows(const struct engine_status *s, int64_t rows)
+{
+	return (int64_t)s->personal_rows == rows;
+}
+
+static void a_lower_limit_reaches_everybody(void **in)
+{
+	struct bench *b = *in;
+	struct config config = b->config;
+
+	config.personalize_min_positives = 3;
+	engine_reconfigure(b->engine, &config);
+	push_watches(b, 0, 2);
+	wait_for(b, consumed, b->offset);
+	wait_for(b, trained, 10000);
+	wait_for(b, all_rows, 0);
+	config.personalize_min_positives = 2;
+	engine_reconfigure(b->engine, &config);
+	wait_for(b, all_rows, USERS);
+}
+
 static int resting(const struct engine_status *s, int64_t arg)
 {
 	(void)arg;
@@ -331,8 +397,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(learns_and_serves, setup, teardown),
 		cmocka_unit_test_setup_teardown(checkpoint_brings_it_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(stopping_saves, setup, teardown),
+		cmocka_unit_test_setup_teardown(retired_counters_come_home, setup, teardown),
 		cmocka_unit_test_setup_teardown(divergence_is_rolled_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgetting_is_remembered, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_room_to_forget, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lower_limit_reaches_everybody, setup, teardown),
 		cmocka_unit_test_setup_teardown(rests_when_there_is_nothing_new, setup, teardown),
 	};
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -51,6 +52,7 @@ static void edges(void **state)
 	gap_histogram_add(&histogram, 0);
 	gap_histogram_add(&histogram, INT64_MAX);
 	assert_true(gap_histogram_percentile(&histogram, 0.5) <= 2);
+	assert_int_equal(gap_histogram_percentile(&histogram, 0.999), INT64_MAX); /* the last bucket has no end */
 	struct gap_histogram sum = { 0 };
 
 	gap_histogram_merge(&sum, &histogram);
@@ -58,6 +60,11 @@ static void edges(void **state)
 	assert_int_equal(sum.n, 4);
 	assert_int_equal(histogram.n, 2);
 	assert_int_equal(histogram.max_us, INT64_MAX);
+	memset(&histogram, 0, sizeof(histogram));
+	gap_histogram_add(&histogram, 10 * 1000000);
+	gap_histogram_add(&histogram, 100 * 1000000);
+	assert_true(gap_histogram_percentile(&histogram, 0.5) >= 10 * 1000000);
+	assert_true(gap_histogram_percentile(&histogram, 0.5) <= 11500000);
 }
 
 int main(void)

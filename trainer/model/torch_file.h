@@ -1,6 +1,6 @@
 /*
  * torch_file.h: reading and writing PyTorch files (.pt) without Python: a stored zip of raw little-endian tensors and one pickle that says what they
- * are. docs/FORMATS.md has the layout.
+ * are. docs/FORMATS.md says what recd puts in; the layout is in torch_writer.c and torch_emit.c.
  *
  * What is written: one dict, in the order it was declared, of tensors (float32, int64, int32, uint8; 0 to 2 dimensions), ints and strings.
  * `torch.load(path, weights_only=True)` gives a plain dict in torch 1.13 and 2.x, `mmap=True` works (payloads begin at multiples of 64 bytes). Floats are

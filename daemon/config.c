@@ -21,6 +21,7 @@
 
 #define KEY_MAX 128
 #define FILES_MAX 64 /* patterns of one stream */
+#define FIT_TRIPLES_MAX 1000000u /* one user is fitted in one go: about a tenth of a second */
 #define DETERMINISTIC_BATCH_MAX 65536u
 #define DEPTH_MAX 4  /* groups inside groups */
 
@@ -468,6 +469,10 @@ static int check_all(struct reader *reader)
 	if ((uint64_t)config->personal_max_age_sec * 1000 < config->publish_interval_ms)
 		return fail(reader, setting_near(reader, "personalize.max_age_sec"), "personalize.max_age_sec",
 		            "shorter than training.publish_interval_ms (personal rows would always be too old)");
+	if ((uint64_t)config->personalize.steps * config->personalize.batch > FIT_TRIPLES_MAX)
+		return fail(reader, setting_near(reader, "personalize.steps"), "personalize.steps",
+		            "%u with personalize.batch = %u is too much work for one user (at most %u triples)", config->personalize.steps,
+		            config->personalize.batch, FIT_TRIPLES_MAX);
 	return check_streams(reader);
 }
 

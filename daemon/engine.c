@@ -161,7 +161,7 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 	if (rc == 0)
 		rc = checkpoint_tidy(data_dir_fd, errstr, errstr_size);
 	if (rc == 0)
-		rc = engine_open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : -1, errstr, errstr_size);
+		rc = engine_open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : 0, errstr, errstr_size);
 	if (rc == 0)
 		rc = open_learner(engine, &loaded, errstr, errstr_size);
 	if (rc == 0 && engine_publish(engine, 1) != 1) {

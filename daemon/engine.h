@@ -45,6 +45,7 @@ struct engine_status {
 	uint64_t checkpoint_failures;    /* in a row, since the last success */
 	char checkpoint_error[256];      /* of the last failure; "" after a success */
 	int checkpoint_running;
+	uint64_t checkpoint_users_done;  /* of the one being written */
 	int64_t apply_gap_max_us;        /* longest gap between apply slices in the last minute ("stall") */
 	int64_t apply_gap_p999_us;       /* 99.9 % of the gaps in the last minute are no longer */
 	int64_t checkpoint_gap_p999_us;  /* the same while a checkpoint was written, since the start; 0: none was */

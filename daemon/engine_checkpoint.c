@@ -188,6 +188,8 @@ int engine_checkpoint_step(struct engine *engine)
 	if (c->running)
 		return 0;
 	due = interval_us > 0 && engine_mono_us() - c->started_us >= interval_us;
+	/* The first positions are saved at once: before that a kill would forget where files that are read from their end began. */
+	due |= interval_us > 0 && c->number == 0 && engine->n_positions > 0 && c->failures == 0;
 	if (!due && ticket <= c->covers)
 		return 0;
 	start(engine, ticket);

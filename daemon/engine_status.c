@@ -70,6 +70,7 @@ static void fill_checkpoint(const struct engine *engine, struct engine_status *s
 	s->checkpoint_failures = c->failures;
 	snprintf(s->checkpoint_error, sizeof(s->checkpoint_error), "%s", c->last_error);
 	s->checkpoint_running = c->running;
+	s->checkpoint_users_done = __atomic_load_n(&c->progress.users_done, __ATOMIC_RELAXED);
 }
 
 static void fill_gaps(const struct engine *engine, struct engine_status *s)

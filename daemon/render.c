@@ -359,6 +359,7 @@ static void put_keeping(struct draft *draft, const struct engine_status *status)
 	put_uint(draft, "checkpoint_failures", status->checkpoint_failures);
 	put_text(draft, "checkpoint_error", status->checkpoint_error);
 	put_bool(draft, "checkpoint_running", status->checkpoint_running);
+	put_uint(draft, "checkpoint_users_done", status->checkpoint_users_done);
 	put_int(draft, "apply_gap_max_us", status->apply_gap_max_us);
 	put_int(draft, "apply_gap_p999_us", status->apply_gap_p999_us);
 	put_int(draft, "checkpoint_gap_p999_us", status->checkpoint_gap_p999_us);

@@ -28,6 +28,7 @@
 
 #define TICK_MS 1000
 #define EXTEND_SEC 60
+#define STOP_STILL_SEC 120 /* a last checkpoint that stands still this long (its fsync included) gets no more time */
 #define UNSOUND_SEC 60 /* an engine that stands still this long makes /healthz say so */
 
 struct service {
@@ -43,6 +44,8 @@ struct service {
 	int64_t pinged_us;
 	uint64_t engine_beat;      /* the engine's heartbeat when it was last seen to move, and when that was */
 	atomic_llong engine_moved_us;
+	uint64_t stop_users_done;  /* progress of the last checkpoint, and when it last moved */
+	int64_t stop_moved_us;
 	int64_t checkpoint_errors_logged;
 	uint32_t checkpoint_logged;
 	char trouble_logged[160];
@@ -289,9 +292,12 @@ static void tick(struct service *s)
 	s->engine_beat = status.heartbeat;
 	mind_watchdog(s, &status);
 	log_news(s, &status);
-	if (s->stopping)
+	if (status.checkpoint_users_done != s->stop_users_done || s->stop_moved_us == 0)
+		s->stop_moved_us = mono_us();
+	s->stop_users_done = status.checkpoint_users_done;
+	if (s->stopping && mono_us() - s->stop_moved_us < STOP_STILL_SEC * 1000000LL)
 		notify_extend_timeout(EXTEND_SEC, "writing the last checkpoint");
-	else
+	else if (!s->stopping)
 		notify_status("%u users, %u items, %llu positives; %.0f lines/s, %.2f M triples/s%s; generation %llu, checkpoint %u", status.n_users,
 		              status.n_items, (unsigned long long)status.n_positives, status.apply_per_sec, status.triples_per_sec / 1e6,
 		              status.training_resting ? " (resting)" : "", (unsigned long long)status.generation, status.checkpoint_number);

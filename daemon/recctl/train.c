@@ -54,7 +54,8 @@ static const struct flag flags[] = {
 	{ .name = "personalize_lr", .type = FLAG_FLOAT, AT(personalize_lr), .fallback = "0.05", .min = 0, .max = 100,
 	  .help = "Learning rate of those steps at their start; it falls linearly to 0." },
 	{ .name = "personalize_batch", .type = FLAG_INT, AT(personalize_batch), .fallback = "32", .min = 1, .max = 65536, .help = "The user's triples a step." },
-	{ .name = "personalize_reg", .type = FLAG_FLOAT, AT(personalize_reg), .fallback = "0.01", .min = 0, .max = 100,
+	/* stronger than recd's: here every row starts from a global row that was trained on the same history, and drifts from it more than it gains */
+	{ .name = "personalize_reg", .type = FLAG_FLOAT, AT(personalize_reg), .fallback = "0.1", .min = 0, .max = 100,
 	  .help = "L2 weight of the distance between the personal and the global row." },
 	{ .name = "personalize_min_positives", .type = FLAG_INT, AT(personalize_min_positives), .fallback = "3", .min = 1, .max = 1000000,
 	  .help = "Users with fewer positives keep the global row." },

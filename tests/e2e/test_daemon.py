@@ -64,6 +64,21 @@ def test_kill_and_restart_gives_the_same_state(recd):
     assert (recd.data / "dead-letter.jsonl").read_text().count("\n") == 1
 
 
+def test_from_the_end_survives_an_early_kill(recd):
+    """The start position is saved before the first interval: a kill does not move it to a later end."""
+    recd.append("watch_stats", watches(5, 2))
+    recd.write_conf(SMALL)
+    recd.conf.write_text(recd.conf.read_text().replace('watch_stats*.jsonl"];', 'watch_stats*.jsonl"]; from = "end";'))
+    recd.start()
+    recd.wait(lambda: recd.status()["checkpoint_number"] > 0, "no first checkpoint")
+    assert recd.taken() == 0
+    recd.kill()
+    recd.append("watch_stats", watches(5, 3, first=2))
+    recd.start()
+    recd.wait_taken(15)
+    assert recd.status()["n_positives"] == 15
+
+
 def test_order_and_duplicates_do_not_matter(make_recd):
     lines = watches(15, 10) + watches(15, 10, completion=0.3) + watches(15, 4, day=11)
     digests = set()
@@ -102,6 +117,7 @@ def test_second_daemon_is_refused(recd):
         ('training = { backend = "gpu"; };', ["backend", "cuda"]),
         ("training = { emb_dim = 8 ", ["recd.conf"]),
         ("checkpoint = { keep = 1; };", ["keep", "3"]),
+        ("personalize = { steps = 90000; batch = 60000; };", ["personalize.steps", "60000"]),
     ],
 )
 def test_bad_configuration(make_recd, text, words):

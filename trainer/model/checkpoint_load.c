@@ -109,7 +109,7 @@ static int open_readers(struct loader *l, int dir_fd)
 
 		if (rc < 0) {
 			snprintf(l->err, l->err_size, "%s: %s", names[i], text);
-			return rc == -ENOMEM ? rc : -EBADMSG;
+			return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE || rc == -EACCES ? rc : -EBADMSG;
 		}
 		beat(l, names[i]);
 	}

@@ -81,7 +81,8 @@ int checkpoint_load(int data_dir_fd, const struct state_config *wanted, uint32_t
 		if (tried == 0) {
 			loaded.number = (uint32_t)numbers[i];
 			rc = 0;
-		} else if (tried == -EMEDIUMTYPE || tried == -ENOMEM) {
+		} else if (tried == -EMEDIUMTYPE || tried == -ENOMEM || tried == -EMFILE || tried == -ENFILE || tried == -EACCES) {
+			/* not the generation's fault: an older one would not be better */
 			snprintf(errstr, errstr_size, "checkpoints/%06" PRIu64 ": %s", numbers[i], text);
 			rc = tried;
 		} else {

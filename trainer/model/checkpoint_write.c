@@ -388,6 +388,10 @@ static int write_files(struct checkpoint_writer *w, int dir_fd, uint64_t *ret_by
 
 	*ret_bytes = 0;
 	for (size_t i = 0; i < sizeof(writers) / sizeof(writers[0]); i++) {
+		if (__atomic_load_n(&w->progress->cancel, __ATOMIC_RELAXED)) {
+			snprintf(errstr, errstr_size, "given up: the daemon is stopping");
+			return -ECANCELED;
+		}
 		*ret_bytes += torch_writer_file_bytes(writers[i]);
 		rc = torch_writer_finish(writers[i], errstr, errstr_size);
 		if (rc < 0)

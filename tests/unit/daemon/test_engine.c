@@ -180,6 +180,24 @@ static double own_group(struct bench *b, int u, enum served *ret_served)
 	return own / (double)n;
 }
 
+static int resting(const struct engine_status *s, int64_t arg)
+{
+	(void)arg;
+	return s->training_resting;
+}
+
+/* Trained to the end, and every row fitted to the last V. */
+static void settle(struct bench *b)
+{
+	struct engine_status s = wait_for(b, resting, 0), before;
+
+	do {
+		before = s;
+		sleep_ms(300);
+		engine_get_status(b->engine, &s);
+	} while (s.refreshed != before.refreshed || s.generation != before.generation);
+}
+
 static void learns_and_serves(void **in)
 {
 	struct bench *b = *in;
@@ -189,6 +207,7 @@ static void learns_and_serves(void **in)
 	push_watches(b, 0, 10);
 	wait_for(b, consumed, b->offset);
 	wait_for(b, trained, 30000);
+	settle(b);
 	for (int u = 0; u < USERS; u++)
 		own += own_group(b, u, &served) / USERS;
 	assert_int_equal(served, SERVED_PERSONALIZED);
@@ -361,12 +380,6 @@ static void a_lower_limit_reaches_everybody(void **in)
 	config.personalize_min_positives = 2;
 	engine_reconfigure(b->engine, &config);
 	wait_for(b, all_rows, USERS);
-}
-
-static int resting(const struct engine_status *s, int64_t arg)
-{
-	(void)arg;
-	return s->training_resting;
 }
 
 static void rests_when_there_is_nothing_new(void **in)

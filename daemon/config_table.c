@@ -117,7 +117,7 @@ const struct option config_options[] = {
 	{"personalize.batch", OPTION_U32, RELOAD, FIELD(personalize.batch), 1, 65536, "32", NULL, "triples", NULL, "Triples of that user in a step."},
 	{"personalize.learning_rate", OPTION_FLOAT, RELOAD, FIELD(personalize.learning_rate), 1e-6, 10, "0.05", NULL, NULL, NULL,
 	 "Falls linearly to 0 over the steps."},
-	{"personalize.reg", OPTION_FLOAT, RELOAD, FIELD(personalize.reg), 0, 10, "0.01", NULL, NULL, NULL,
+	{"personalize.reg", OPTION_FLOAT, RELOAD, FIELD(personalize.reg), 0, 10, "0.1", NULL, NULL, NULL,
 	 "L2 weight that holds the personal row near the global one."},
 	{"personalize.min_positives", OPTION_U32, RELOAD, FIELD(personalize_min_positives), 1, 1000000, "3", NULL, "positives", NULL,
 	 "Users with fewer positives are served the global row."},

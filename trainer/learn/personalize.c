@@ -37,7 +37,7 @@ void personalize_options_default(struct personalize_options *options)
 		.steps = 300,
 		.batch = 32,
 		.learning_rate = 0.05f,
-		.reg = 0.015f,
+		.reg = 0.1f,
 		.seed = 42,
 	};
 }

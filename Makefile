@@ -128,7 +128,7 @@ unit: $(UNIT)
 # Python tests get the programs' paths. Under a sanitizer only those marked `core` run: the others add time and no new code.
 PYTESTS   := $(if $(SAN),,tests/packaging) tests/e2e
 RUN_TESTS := RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BUILD=$(B) SAN=$(SAN) \
-	scripts/run-tests --logs $(B)/logs --root $(B)/tests $(if $(SAN),--san $(SAN) --select core)
+	scripts/run-tests --logs $(B)/logs --root $(B)/tests $(if $(SAN),--san $(SAN) --select core --timeout 1200)
 has_pytests = $(foreach d,$(PYTESTS),$(if $(wildcard $(d)/test_*.py),--pytest $(d)))
 check: all $(UNIT) $(PROPERTY) $(FUZZ)
 	@$(RUN_TESTS) $(has_pytests) $(sort $(UNIT)) $(PROPERTY) $(FUZZ)

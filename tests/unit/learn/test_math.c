@@ -75,6 +75,7 @@ static void test_fixed_point(void **state)
 	assert_int_equal(bpr_to_fixed(-0.5f), -(INT64_C(1) << 35));
 	assert_int_equal(bpr_to_fixed(1e30f), INT64_C(1) << 46);
 	assert_int_equal(bpr_to_fixed(-INFINITY), -(INT64_C(1) << 46));
+	assert_int_equal(bpr_to_fixed(-1500.0f), -(INT64_C(1) << 46));
 	assert_int_equal(bpr_to_fixed(INFINITY), INT64_C(1) << 46);
 	assert_int_equal(bpr_to_fixed(NAN), -(INT64_C(1) << 46));
 	assert_true(bpr_from_fixed(bpr_to_fixed(0.37f)) == 0.37f);

@@ -305,7 +305,13 @@ static int restore_late(struct source_files *source, const char *path, const cha
 		tail->state = TAIL_LATE;
 		tail->position = *late;
 		tail_place(source, tail);
-		taken = taken || (position && late->inode == position->inode && late->device == position->device);
+		/*
+		 * The same file, and not only its inode given to another one: either it has just been handed over, or the content at the late
+		 * tail's own position was found.
+		 */
+		if (position && late->inode == position->inode && late->device == position->device)
+			taken = taken || (late->offset == position->offset && late->marker == position->marker) ||
+			        (late->offset >= position->offset && tail->file.fd >= 0);
 	}
 	return taken;
 }

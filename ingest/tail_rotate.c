@@ -223,18 +223,23 @@ static void shift_next(struct tail *tail)
 	count_next(tail);
 }
 
+/* The file just read may be a copy of the next one, which is about to be truncated: then the next one goes on where the copy ends. */
+static int next_goes_on(const struct tail *tail)
+{
+	char marker[TAIL_MARKER_MAX];
+
+	return tail->n_next > 0 && tail->position.inode != 0 && tail->position.marker_len >= TAIL_MARKER_TRUSTED &&
+	       tail_marker_matches(&tail->next[0], &tail->position, marker) == 1;
+}
+
 /* From the finished file to the first of those that follow. */
 static void move_on(struct source_files *source, struct tail *tail)
 {
 	struct tail_file next = tail->next[0];
-	char marker[TAIL_MARKER_MAX];
 	struct stat st;
-	int goes_on;
+	int goes_on = next_goes_on(tail);
 
 	shift_next(tail);
-	/* The file just read may be a copy of this one, which is about to be truncated: then this one goes on where the copy ends. */
-	goes_on = tail->position.inode != 0 && tail->position.marker_len >= TAIL_MARKER_TRUSTED &&
-	          tail_marker_matches(&next, &tail->position, marker) == 1;
 	if (tail->file.fd >= 0 && !goes_on && !tail->finished)
 		tail_add_late(source, tail);
 	tail->finished = 0;
@@ -283,6 +288,10 @@ int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 		return late_at_end(source, tail, silent_us, partial);
 	if (partial && (!silent || (tail->n_next == 0 && !let)))
 		return 0;
+	if (partial && next_goes_on(tail)) {
+		move_on(source, tail); /* a copy that stopped within a line: the line is whole there */
+		return 0;
+	}
 	if (partial)
 		return 1;
 	if (tail->error)

@@ -17,8 +17,8 @@
 #define FILES_MAX 64
 #define RANGES_MAX 512
 
-enum kind { RENAME, RENAME_DATE, LATE, HALF_LINE, COPYTRUNCATE, COPYTRUNCATE_REGROWN, DESTROY_TRUNCATE, DESTROY_ROTATED, DESTROY_LIVE, KINDS };
-static const char *const kind_names[KINDS] = {"rename", "dated rename", "late writes", "half line", "copytruncate", "copytruncate, regrown",
+enum kind { RENAME, LATE, HALF_LINE, COPYTRUNCATE, COPYTRUNCATE_REGROWN, DESTROY_TRUNCATE, DESTROY_ROTATED, DESTROY_LIVE, KINDS };
+static const char *const kind_names[KINDS] = {"rename", "late writes", "half line", "copytruncate", "copytruncate, regrown",
                                               "truncated", "rotated file removed", "live file removed"};
 
 struct file_lines {
@@ -33,7 +33,7 @@ static int64_t next_line;
 static uint8_t *destroyed, *excused; /* per line */
 static struct file_lines live;
 static struct file_lines rotated[FILES_MAX]; /* oldest first */
-static int n_rotated, n_dated;
+static int n_rotated, n_dated, dated; /* dated: this run names rotated files by date, not by number */
 static pid_t child;
 static int64_t child_started_ms, lifetime_ms; /* of this child: not killed before */
 static int kills_done, kills_wanted;
@@ -239,20 +239,25 @@ static void mark_destroyed(const struct file_lines *file, const char *name)
 	mark(destroyed, file, known ? 2 : 1);
 }
 
-/* Renames what is numbered, as logrotate does: the oldest first, each to the next number. */
-static void shift_numbers(void)
+/* The name for the next rotated file: a date, or 1 after the others were renamed as logrotate does: the oldest first, each to the next number. */
+static const char *next_name(void)
 {
+	static char name[64];
+
+	if (dated) {
+		snprintf(name, sizeof(name), "a.jsonl-20251210%06d", n_dated++);
+		return name;
+	}
 	for (int i = 0; i < n_rotated; i++) {
 		char to[64];
 
-		if (strncmp(rotated[i].name, "a.jsonl.", 8) != 0)
-			continue;
 		snprintf(to, sizeof(to), "a.jsonl.%ld", strtol(rotated[i].name + 8, NULL, 10) + 1);
 		if (access(world_path(w, to), F_OK) == 0)
 			world_die("a rotated file in the way");
 		world_rename(w, rotated[i].name, to);
 		snprintf(rotated[i].name, sizeof(rotated[i].name), "%s", to);
 	}
+	return "a.jsonl.1";
 }
 
 /* Old files go, long after they were read: the child has had several seconds, or is given them. */
@@ -294,6 +299,7 @@ static void half_line(void)
 	size_t len = world_line(line, sizeof(line), next_line), half = 1 + below((uint32_t)len - 2);
 	int64_t before_ms = ms_now(), number = next_line;
 	struct file_lines *old;
+	const char *name;
 
 	if (next_line >= lines_wanted)
 		return;
@@ -301,9 +307,9 @@ static void half_line(void)
 	note_lines(&live, number, number + 1);
 	world_write(w, "a.jsonl", line, half);
 	nap(below(5000));
-	shift_numbers();
-	world_rename(w, "a.jsonl", "a.jsonl.1");
-	old = note_rotated("a.jsonl.1");
+	name = next_name();
+	world_rename(w, "a.jsonl", name);
+	old = note_rotated(name);
 	write_lines(&live, "a.jsonl", 10);
 	nap(below(3000));
 	world_write(w, old->name, line + half, len - half);
@@ -313,15 +319,10 @@ static void half_line(void)
 
 static void rotate(enum kind kind)
 {
-	char name[64];
+	const char *name;
 
 	nap(6000); /* no two files are written last in the same tick of the clock */
 	switch (kind) {
-	case RENAME_DATE:
-		snprintf(name, sizeof(name), "a.jsonl-20251210%06d", n_dated++);
-		world_rename(w, "a.jsonl", name);
-		note_rotated(name);
-		break;
 	case HALF_LINE:
 		half_line();
 		break;
@@ -329,14 +330,14 @@ static void rotate(enum kind kind)
 	case COPYTRUNCATE_REGROWN: {
 		int64_t lines = 0;
 
-		shift_numbers();
-		world_copy(w, "a.jsonl", "a.jsonl.1");
+		name = next_name();
+		world_copy(w, "a.jsonl", name);
 		if (below(2))
 			nap(below(4000));
 		world_truncate(w, "a.jsonl");
 		for (int i = 0; i < live.n; i++)
 			lines += live.ranges[i][1] - live.ranges[i][0];
-		note_rotated("a.jsonl.1");
+		note_rotated(name);
 		if (kind == COPYTRUNCATE_REGROWN)
 			write_lines(&live, "a.jsonl", lines + 10);
 		break;
@@ -358,9 +359,9 @@ static void rotate(enum kind kind)
 		}
 		break;
 	default:
-		shift_numbers();
-		world_rename(w, "a.jsonl", "a.jsonl.1");
-		note_rotated("a.jsonl.1");
+		name = next_name();
+		world_rename(w, "a.jsonl", name);
+		note_rotated(name);
 		if (kind == LATE)
 			late_writes(&rotated[n_rotated - 1]);
 		break;
@@ -442,6 +443,7 @@ int main(void)
 	random_state = seed * 2654435761u + 88172645463325252u;
 	printf("seed %" PRIu64 ", %" PRId64 " lines, %" PRId64 " rotations, %d kills\n", seed, lines_wanted, rotations, kills_wanted);
 	fflush(stdout);
+	dated = (int)below(2);
 	w = world_new(NULL, below(2) ? "a.jsonl*" : "a.jsonl", NULL);
 	w->config.stat_interval_ms = 20;
 	destroyed = calloc((size_t)lines_wanted + 1, 1);

@@ -231,6 +231,52 @@ static void test_copy_before_truncation(void **unused)
 	world_free(w);
 }
 
+/* The copy is only begun, and stops within a line: the rest of that line is in the file that is about to be truncated. */
+static void test_copy_stops_within_a_line(void **unused)
+{
+	struct world *w = world_new(NULL, "a.jsonl", NULL);
+	char line[300];
+
+	(void)unused;
+	world_lines(w, "a.jsonl", 0, 90);
+	world_drain(w);
+	world_stop(w);
+	world_lines(w, "a.jsonl", 90, 100);
+	copytruncate(w);
+	world_lines(w, "a.jsonl", 100, 200);
+	shift_rotated(w);
+	world_lines(w, "a.jsonl.1", 100, 150);
+	world_write(w, "a.jsonl.1", line, world_line(line, sizeof(line), 150) / 2);
+	world_drain(w);
+	assert_no_loss(w, 200);
+	world_free(w);
+}
+
+/* A late tail remembers an inode that belongs to the file of the position by now: that file is read on all the same. */
+static void test_stale_late_position(void **unused)
+{
+	struct world *w = world_new(NULL, "a.jsonl", NULL);
+	struct source_position *late;
+
+	(void)unused;
+	world_lines(w, "a.jsonl", 0, 90);
+	world_drain(w);
+	world_stop(w);
+	world_lines(w, "a.jsonl", 90, 200);
+	late = &w->now.positions[w->now.n_positions++];
+	*late = *AT(w);
+	memset(late->refused, 0, sizeof(late->refused));
+	late->lines = 0;
+	late->offset += 1000;
+	late->marker ^= 1;
+	snprintf(late->name + strlen(late->name), sizeof(late->name) - strlen(late->name), "#rotated:%llu:%llu", (unsigned long long)late->device,
+	         (unsigned long long)late->inode);
+	world_drain(w);
+	assert_no_loss(w, 200);
+	assert_int_equal(w->now.n_positions, 1);
+	world_free(w);
+}
+
 /* Rows 11 and 13: truncated without a copy. Never silent, never stuck: from 0, loudly. */
 static void test_truncated_without_a_copy(void **unused)
 {
@@ -355,6 +401,8 @@ int main(void)
 		cmocka_unit_test(test_copytruncate),
 		cmocka_unit_test(test_copytruncate_twice_while_down),
 		cmocka_unit_test(test_copy_before_truncation),
+		cmocka_unit_test(test_copy_stops_within_a_line),
+		cmocka_unit_test(test_stale_late_position),
 		cmocka_unit_test(test_truncated_without_a_copy),
 		cmocka_unit_test(test_truncation_counts_known_bytes),
 		cmocka_unit_test(test_crash_around_a_reset),

@@ -214,8 +214,8 @@ static void leftovers(void **state)
 	struct atomic_dir *dir = open_dir(data);
 	assert_int_equal(commit_one(dir, "one"), 1);
 	atomic_dir_close(dir);
-	assert_int_equal(mkdirat(data->fd, "checkpoints/.tmp-7", 0700), 0);
-	put_file(data->fd, "checkpoints/.tmp-7/state.pt", "half");
+	assert_int_equal(mkdirat(data->fd, "checkpoints/.tmp-17", 0700), 0);
+	put_file(data->fd, "checkpoints/.tmp-17/state.pt", "half");
 	assert_int_equal(mkdirat(data->fd, "checkpoints/.del-4", 0700), 0);
 	assert_int_equal(symlinkat("000001", data->fd, "checkpoints/.latest-5"), 0);
 	assert_int_equal(mkdirat(data->fd, "checkpoints/000003", 0700), 0); /* bad: empty */
@@ -244,15 +244,15 @@ static void leftovers(void **state)
 	check_list(dir, "3 1");
 	assert_int_equal(count_entries(data, "checkpoints"), before - 4);
 	assert_true(exists(data, "checkpoints/notes.txt") && exists(data, "checkpoints/00002") && exists(data, "checkpoints/0000022"));
-	assert_int_equal(commit_one(dir, "ten"), 10); /* above the file of that name, too */
+	assert_int_equal(commit_one(dir, "eighteen"), 18); /* above the leftover */
 	atomic_dir_close(dir);
 	assert_int_equal(access("/tmp", F_OK), 0);
 
 	/* the link alone remembers a number */
-	clear(data->fd, "checkpoints/000010");
+	clear(data->fd, "checkpoints/000018");
 	clear(data->fd, "checkpoints/000009");
 	dir = open_dir(data);
-	assert_int_equal(commit_one(dir, "eleven"), 11);
+	assert_int_equal(commit_one(dir, "nineteen"), 19);
 	atomic_dir_close(dir);
 }
 

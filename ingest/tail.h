@@ -186,6 +186,11 @@ void tail_collect_next(struct source_files *source, struct tail *tail);
 void tail_check(struct source_files *source, struct tail *tail, int64_t now_us);
 /* The content before the position is not what it was. */
 void tail_truncated(struct source_files *source, struct tail *tail);
+/*
+ * Nothing of the file was read yet, so no content tells whether it was copied and truncated since it was opened: if there is a rotated file newer than
+ * that, it is read first. Returns 1 when so: then the tail has no file, and what to read next is in `next`.
+ */
+int tail_copied_unread(struct source_files *source, struct tail *tail);
 /* At the end of the file: moves on, retires, or notes that the last line is final. Returns 1 when the unfinished last line is to be taken as it is. */
 int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us);
 /* Forgets what is known of the content before the position and starts at 0 of `tail->file`. */

@@ -24,7 +24,7 @@ void tail_drop_buffer(struct source_files *source, const struct tail *tail)
 void tail_finish_batch(struct source_files *source, struct tail *tail, struct event_batch *batch)
 {
 	tail->position.marker = tail_hash(tail->marker, tail->position.marker_len);
-	if (tail->file.fd >= 0)
+	if (tail->file.fd >= 0 && tail->position.offset > 0) /* at 0 it says when the file was opened */
 		tail->position.mark_time_ns = tail->file.mtime_ns;
 	batch->stream = (uint32_t)source->stream;
 	batch->position = tail->position;
@@ -156,6 +156,8 @@ static ssize_t fill(struct source_files *source, struct tail *tail, int64_t offs
 		tail_truncated(source, tail);
 		return -ESTALE;
 	}
+	if (n > 0 && tail_copied_unread(source, tail))
+		return -ESTALE;
 	if (tail->file.size != size)
 		tail->changed_us = tail_now_us();
 	tail->checked_size = tail->file.size;

@@ -104,6 +104,7 @@ void tail_truncated(struct source_files *source, struct tail *tail)
 	tail_notice(source, "%s: truncated, and no copy of it was found; reading from 0, bytes may be lost (%lld known)", tail->path,
 	            (long long)(lost > 0 ? lost : 0));
 	tail_start_over(source, tail);
+	tail->position.mark_time_ns = tail->file.mtime_ns;
 	tail->checked_size = tail->file.size;
 	tail_announce(source, tail);
 }
@@ -320,6 +321,34 @@ int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 	return 0;
 }
 
+int tail_copied_unread(struct source_files *source, struct tail *tail)
+{
+	int n, newer = 0;
+
+	if (tail->state != TAIL_LIVE || tail->position.marker_len > 0)
+		return 0;
+	n = tail_list_rotations(source, tail, NULL);
+	for (int i = 0; i < n; i++) {
+		const struct tail_candidate *candidate = &source->listing[i];
+		struct tail_file file = {.fd = -1, .device = candidate->device, .inode = candidate->inode};
+
+		newer = newer || (candidate->mtime_ns > tail->position.mark_time_ns && !tail_same_file(&file, &tail->position) &&
+		                  !tail_owner(source, &file, tail));
+	}
+	if (!newer)
+		return 0;
+	tail_notice(source, "%s: copied before anything was read of it; its copy is read first", tail->path);
+	tail_start_over(source, tail);
+	tail_unwatch_file(source, tail);
+	tail_close_file(&tail->file);
+	tail->after_ns = tail->position.mark_time_ns + 1;
+	tail->position.device = 0;
+	tail->position.inode = 0;
+	tail->state = TAIL_ROTATED;
+	tail_collect_next(source, tail);
+	return 1;
+}
+
 /* Cut off behind the position: what was read stands, what was cut off is lost. */
 static void shortened(struct source_files *source, struct tail *tail, int64_t bytes)
 {
@@ -353,6 +382,8 @@ static int check_file(struct source_files *source, struct tail *tail, int64_t no
 			tail_truncated(source, tail);
 			return 0;
 		}
+		if (tail->file.size < size && tail_copied_unread(source, tail))
+			return 0;
 		if (tail->file.size < size)
 			shortened(source, tail, size - tail->file.size);
 		tail->checked_size = tail->file.size;

@@ -231,6 +231,31 @@ static void test_copy_before_truncation(void **unused)
 	world_free(w);
 }
 
+/* Copied and truncated after it was opened and before the first byte of it was read; 120 lines of 100 are past the old size. */
+static void test_copytruncate_before_the_first_read(void **unused)
+{
+	(void)unused;
+	for (int regrown = 0; regrown < 2; regrown++) {
+		struct world *w = world_new(NULL, "a.jsonl", NULL);
+		int64_t n = 150 + (regrown ? 120 : 20);
+
+		world_lines(w, "a.jsonl", 0, 50);
+		world_drain(w);
+		usleep(20000); /* a tick of the file system's clock and more */
+		rotate(w);
+		world_lines(w, "a.jsonl", 50, 150);
+		while (w->now.n_positions == 1) /* until it has moved on, and said so */
+			world_poll(w, WORLD_POLL_MS);
+		assert_int_equal(w->now.delivered, 50);
+		usleep(20000);
+		copytruncate(w);
+		world_lines(w, "a.jsonl", 150, n);
+		world_drain(w);
+		assert_no_loss(w, n);
+		world_free(w);
+	}
+}
+
 /* The copy is only begun, and stops within a line: the rest of that line is in the file that is about to be truncated. */
 static void test_copy_stops_within_a_line(void **unused)
 {
@@ -401,6 +426,7 @@ int main(void)
 		cmocka_unit_test(test_copytruncate),
 		cmocka_unit_test(test_copytruncate_twice_while_down),
 		cmocka_unit_test(test_copy_before_truncation),
+		cmocka_unit_test(test_copytruncate_before_the_first_read),
 		cmocka_unit_test(test_copy_stops_within_a_line),
 		cmocka_unit_test(test_stale_late_position),
 		cmocka_unit_test(test_truncated_without_a_copy),

@@ -120,7 +120,8 @@ int engine_publish(struct engine *engine, int force)
 		return 0;
 	}
 	before = generation_acquire(engine->publisher);
-	memcpy(g->tables.bu, engine->fold.bu, g->tables.n_users * sizeof(float));
+	if (g->tables.n_users > 0)
+		memcpy(g->tables.bu, engine->fold.bu, g->tables.n_users * sizeof(float));
 	fill_mean_user(engine, g);
 	engine_fit_intercept(engine);
 	g->intercept = engine->fold.intercept;

@@ -238,6 +238,7 @@ static void move_on(struct source_files *source, struct tail *tail)
 {
 	struct tail_file next = tail->next[0];
 	struct stat st;
+	int64_t before_ns = tail->position.mark_time_ns;
 	int goes_on = next_goes_on(tail);
 
 	shift_next(tail);
@@ -247,6 +248,9 @@ static void move_on(struct source_files *source, struct tail *tail)
 	tail_adopt(source, tail, &next, TAIL_ROTATED);
 	if (!goes_on)
 		tail_start_over(source, tail);
+	/* What is no newer than the file just read is known. (While ext4 truncates, the size is 0 already and the time still the old one.) */
+	if (tail->position.mark_time_ns < before_ns)
+		tail->position.mark_time_ns = before_ns;
 	if (tail->n_next == 0 && stat(tail->path, &st) == 0 && (uint64_t)st.st_ino == next.inode && (uint64_t)st.st_dev == next.device)
 		tail->state = TAIL_LIVE;
 }

@@ -36,11 +36,12 @@ static int same_id(const json_t *object, const char *key, int64_t id)
 	return json_is_integer(value) && json_integer_value(value) == id;
 }
 
+/* A float keeps seven digits; below 1e-37 it loses them and then becomes 0. */
 static int same_number(const json_t *object, const char *key, double number)
 {
 	const json_t *value = json_object_get(object, key);
 
-	return json_is_number(value) && fabs(json_number_value(value) - number) <= 1e-6 * fabs(number);
+	return json_is_number(value) && fabs(json_number_value(value) - number) <= 1e-6 * fabs(number) + 1e-37;
 }
 
 /* The event says what the JSON says. */

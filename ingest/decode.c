@@ -328,11 +328,20 @@ static int skip_mark(const char **line, size_t *len)
 	return *len == 0 ? REFUSE(REFUSED_JSON) : 0;
 }
 
+/* A copy of the line with blanks behind it. */
+static const char *to_scratch(struct decoder *decoder, const char *line, size_t len)
+{
+	memcpy(decoder->scratch, line, len);
+	memset(decoder->scratch + len, ' ', DECODE_PADDING);
+	return decoder->scratch;
+}
+
 int decode_line(struct decoder *decoder, enum event_stream stream, const char *line, size_t len, int padded, struct event_batch *batch)
 {
 	const struct stream_keys *keys = &stream_keys[stream];
 	struct json_fields *fields = &decoder->fields;
 	uint32_t text_len = batch->text_len;
+	enum json_result result;
 	struct event *event;
 	int r;
 
@@ -342,11 +351,13 @@ int decode_line(struct decoder *decoder, enum event_stream stream, const char *l
 		return -ENOSPC;
 	if ((r = skip_mark(&line, &len)))
 		return r;
-	if (!padded) {
-		memcpy(decoder->scratch, line, len);
-		line = decoder->scratch;
-	}
-	switch (json_fields_parse(decoder->parser, line, len, keys->known, keys->numbers, fields)) {
+	if (!padded)
+		line = to_scratch(decoder, line, len);
+	result = json_fields_parse(decoder->parser, line, len, keys->known, keys->numbers, fields);
+	/* Where brackets are not closed, what simdjson finds wrong first can depend on the bytes behind the line. Counters must not. */
+	if (padded && (result == JSON_DAMAGED || result == JSON_TOO_DEEP))
+		result = json_fields_parse(decoder->parser, to_scratch(decoder, line, len), len, keys->known, keys->numbers, fields);
+	switch (result) {
 	case JSON_GOOD:
 		break;
 	case JSON_DAMAGED:

@@ -62,9 +62,11 @@ const struct row_kernels *row_kernels_at(int level)
 #if defined(__x86_64__)
 	if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
 		return &v3_kernels;
+#if !(defined(__SANITIZE_ADDRESS__) && defined(__GNUC__) && !defined(__clang__)) /* gcc's ASan does not align 64-byte variables on the stack */
 	if (level == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
 	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
 		return &v4_kernels;
+#endif
 #endif
 	return NULL;
 }

@@ -547,6 +547,30 @@ static void test_names(void **unused)
 	}
 }
 
+/* Brackets that are not closed: the reason is the same whatever lies behind the line. */
+static void test_open_brackets(void **state)
+{
+	static const char line[] = " { \"completion\" : 1e-1 , \"started_at\" :[[[[[[[[[[[[[[[[ \"2025-12-10t12:01:00-0330\" , \"item_id\" : 7 , \"user_id\" : 8 } \r";
+	const struct decode_limits limits = {.line_bytes_max = 4096, .depth_max = 16};
+	struct decoder *decoder = decoder_new(&limits);
+	struct event_batch *batch = event_batch_new();
+	char padded[sizeof(line) + DECODE_PADDING];
+	int first;
+
+	(void)state;
+	assert_non_null(decoder);
+	assert_non_null(batch);
+	first = decode_line(decoder, STREAM_WATCHES, line, sizeof(line) - 1, 0, batch);
+	assert_true(first > 0);
+	memcpy(padded, line, sizeof(line) - 1);
+	for (int c = 0; c < 256; c++) {
+		memset(padded + sizeof(line) - 1, c, DECODE_PADDING);
+		assert_int_equal(decode_line(decoder, STREAM_WATCHES, padded, sizeof(line) - 1, 1, batch), first);
+	}
+	event_batch_free(batch);
+	decoder_free(decoder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -557,7 +581,7 @@ int main(void)
 		cmocka_unit_test(test_other_rules),             cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_full_batch),              cmocka_unit_test(test_refused_text_is_capped),
 		cmocka_unit_test(test_protected_page),          cmocka_unit_test(test_key_order),
-		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_open_brackets),           cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, start, stop);

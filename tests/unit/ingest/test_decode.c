@@ -551,24 +551,24 @@ static void test_names(void **unused)
 static void test_open_brackets(void **state)
 {
 	static const char line[] = " { \"completion\" : 1e-1 , \"started_at\" :[[[[[[[[[[[[[[[[ \"2025-12-10t12:01:00-0330\" , \"item_id\" : 7 , \"user_id\" : 8 } \r";
-	const struct decode_limits limits = {.line_bytes_max = 4096, .depth_max = 16};
-	struct decoder *decoder = decoder_new(&limits);
-	struct event_batch *batch = event_batch_new();
+	const struct decode_limits tight = {.line_bytes_max = 4096, .depth_max = 16};
+	struct decoder *reader = decoder_new(&tight);
+	struct event_batch *events = event_batch_new();
 	char padded[sizeof(line) + DECODE_PADDING];
 	int first;
 
 	(void)state;
-	assert_non_null(decoder);
-	assert_non_null(batch);
-	first = decode_line(decoder, STREAM_WATCHES, line, sizeof(line) - 1, 0, batch);
+	assert_non_null(reader);
+	assert_non_null(events);
+	first = decode_line(reader, STREAM_WATCHES, line, sizeof(line) - 1, 0, events);
 	assert_true(first > 0);
 	memcpy(padded, line, sizeof(line) - 1);
 	for (int c = 0; c < 256; c++) {
 		memset(padded + sizeof(line) - 1, c, DECODE_PADDING);
-		assert_int_equal(decode_line(decoder, STREAM_WATCHES, padded, sizeof(line) - 1, 1, batch), first);
+		assert_int_equal(decode_line(reader, STREAM_WATCHES, padded, sizeof(line) - 1, 1, events), first);
 	}
-	event_batch_free(batch);
-	decoder_free(decoder);
+	event_batch_free(events);
+	decoder_free(reader);
 }
 
 int main(void)

@@ -186,6 +186,8 @@ void tail_collect_next(struct source_files *source, struct tail *tail);
 void tail_check(struct source_files *source, struct tail *tail, int64_t now_us);
 /* The content before the position is not what it was. */
 void tail_truncated(struct source_files *source, struct tail *tail);
+/* Cut off behind the position: what was read stands; what was cut off is lost, and counted. */
+void tail_shortened(struct source_files *source, struct tail *tail, int64_t bytes);
 /*
  * Nothing of the file was read yet, so no content tells whether it was copied and truncated since it was opened: if there is a rotated file newer than
  * that, it is read first. Returns 1 when so: then the tail has no file, and what to read next is in `next`.

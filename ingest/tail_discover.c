@@ -202,12 +202,32 @@ static void place_nowhere(struct source_files *source, struct tail *tail, int tr
 	tail_announce(source, tail);
 }
 
+/*
+ * The position is at 0 of a file that is there, at the path or renamed. Nothing was read of it, so nothing tells whether it was copied and truncated
+ * since: rotated files newer than the position, if any, come first, each in its turn, and so does this one.
+ */
+static void place_at_start(struct tail *tail, const struct tail_file *file, int renamed)
+{
+	int64_t mark_ns = tail->position.mark_time_ns;
+
+	tail->after_ns = mark_ns > 0 ? mark_ns + 1 : INT64_MAX;
+	if (renamed && file->mtime_ns < tail->after_ns)
+		tail->after_ns = file->mtime_ns;
+	tail->position.device = 0;
+	tail->position.inode = 0;
+}
+
 /* Not at the path with its inode: by inode in the directory, by content at the path (`live`, which it may take over), by content elsewhere. */
 static void place_elsewhere(struct source_files *source, struct tail *tail, struct tail_file *live, int same_inode, int same_content)
 {
 	struct tail_file found;
 	int r = tail_find_by_inode(tail, &found, tail->marker);
 
+	if (r == 0 && tail->position.marker_len == 0) {
+		place_at_start(tail, &found, 1);
+		tail_close_file(&found);
+		return;
+	}
 	if (r == 0) {
 		tail_adopt(source, tail, &found, TAIL_ROTATED);
 		return;
@@ -265,10 +285,7 @@ void tail_place(struct source_files *source, struct tail *tail)
 	if (match < 0) {
 		try_again(tail, "read", match);
 	} else if (match == 1 && same_inode && position->marker_len == 0) {
-		/* Nothing was read of it, so nothing tells whether it was copied and truncated since: newer rotated files, if any, come first. */
-		tail->after_ns = position->mark_time_ns > 0 ? position->mark_time_ns + 1 : INT64_MAX;
-		position->device = 0;
-		position->inode = 0;
+		place_at_start(tail, &live, 0);
 	} else if (match == 1 && same_inode) {
 		tail_adopt(source, tail, &live, TAIL_LIVE);
 		live.fd = -1;

@@ -156,8 +156,12 @@ static ssize_t fill(struct source_files *source, struct tail *tail, int64_t offs
 		tail_truncated(source, tail);
 		return -ESTALE;
 	}
-	if (n > 0 && tail_copied_unread(source, tail))
+	if ((n > 0 || tail->file.size < size) && tail_copied_unread(source, tail))
 		return -ESTALE;
+	if (tail->file.size < size) { /* what this read brought may be of before or after */
+		tail_shortened(source, tail, size - tail->file.size);
+		return -ESTALE;
+	}
 	if (tail->file.size != size)
 		tail->changed_us = tail_now_us();
 	tail->checked_size = tail->file.size;

@@ -286,6 +286,7 @@ int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 	int silent = !open || silent_us >= source->rotate_wait_us;
 	int partial = open && tail->file.size > tail->position.offset;
 	int let = open && tail->file.links == 0 && silent_us >= TAIL_DELETED_HOLD_US;
+	struct tail_file next;
 
 	if (tail->state == TAIL_LIVE || tail->unplaced)
 		return 0;
@@ -312,10 +313,14 @@ int tail_at_end(struct source_files *source, struct tail *tail, int64_t now_us)
 			let_go(source, tail);
 		return 0;
 	}
-	if (tail_refresh(&tail->next[0]) < 0)
+	next = tail->next[0];
+	if (tail_refresh(&next) < 0)
 		return 0;
-	if (open && tail->n_next == 1 && tail->next[0].size == 0 && !silent)
+	if (open && tail->n_next == 1 && next.size == 0 && !silent)
 		return 0; /* the writer has not moved to it yet */
+	tail_collect_next(source, tail); /* what was rotated or copied since the last look may come before it */
+	if (tail->error || tail->n_next == 0)
+		return 0;
 	if (open && (tail_refresh(&tail->file) < 0 || tail->file.size != tail->position.offset)) {
 		tail->changed_us = now_us;
 		tail->dirty = 1;
@@ -353,8 +358,7 @@ int tail_copied_unread(struct source_files *source, struct tail *tail)
 	return 1;
 }
 
-/* Cut off behind the position: what was read stands, what was cut off is lost. */
-static void shortened(struct source_files *source, struct tail *tail, int64_t bytes)
+void tail_shortened(struct source_files *source, struct tail *tail, int64_t bytes)
 {
 	tail->position.gaps++;
 	tail->position.gap_bytes += (uint64_t)bytes;
@@ -389,7 +393,7 @@ static int check_file(struct source_files *source, struct tail *tail, int64_t no
 		if (tail->file.size < size && tail_copied_unread(source, tail))
 			return 0;
 		if (tail->file.size < size)
-			shortened(source, tail, size - tail->file.size);
+			tail_shortened(source, tail, size - tail->file.size);
 		tail->checked_size = tail->file.size;
 	}
 	return 1;

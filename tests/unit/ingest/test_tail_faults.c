@@ -256,6 +256,41 @@ static void test_copytruncate_before_the_first_read(void **unused)
 	}
 }
 
+/* The same while down; then it is renamed as well. The position is at 0 of it: all that was rotated since comes, in order, and nothing older. */
+static void test_position_at_the_start(void **unused)
+{
+	(void)unused;
+	for (int times = 0; times < 4; times++) {
+		struct world *w = world_new(NULL, "a.jsonl", NULL);
+		int64_t n = 50;
+
+		world_lines(w, "a.jsonl", 0, 50);
+		world_drain(w);
+		usleep(20000);
+		rotate(w);
+		world_write(w, "a.jsonl", "{", 1);
+		world_drain(w);
+		world_truncate(w, "a.jsonl"); /* what was cut off is said: so the position at 0 gets into the cut */
+		world_drain(w);
+		assert_int_equal(AT(w)->offset, 0);
+		assert_true(AT(w)->inode != 0);
+		world_stop(w);
+		for (int i = 0; i < times; i++, n += 50) {
+			usleep(20000);
+			world_lines(w, "a.jsonl", n, n + 50);
+			usleep(20000);
+			if (i < 2)
+				copytruncate(w);
+			else
+				rotate(w);
+		}
+		world_lines(w, "a.jsonl", n, n + 50);
+		world_drain(w);
+		assert_clean(w, n + 50);
+		world_free(w);
+	}
+}
+
 /* The copy is only begun, and stops within a line: the rest of that line is in the file that is about to be truncated. */
 static void test_copy_stops_within_a_line(void **unused)
 {
@@ -427,6 +462,7 @@ int main(void)
 		cmocka_unit_test(test_copytruncate_twice_while_down),
 		cmocka_unit_test(test_copy_before_truncation),
 		cmocka_unit_test(test_copytruncate_before_the_first_read),
+		cmocka_unit_test(test_position_at_the_start),
 		cmocka_unit_test(test_copy_stops_within_a_line),
 		cmocka_unit_test(test_stale_late_position),
 		cmocka_unit_test(test_truncated_without_a_copy),

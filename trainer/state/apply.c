@@ -10,7 +10,7 @@
 
 #include "trainer/state/internal.h"
 
-#define WINDOW 32u
+#define WINDOW 64u
 #define COMPACT_CHUNKS 8u /* at most this much moving a batch */
 
 struct resolved {
@@ -56,9 +56,7 @@ static int apply_watch(struct state *state, uint32_t user, uint32_t item, const 
 	if (new.completion < 0.0f)
 		record->flags |= USER_WAITING;
 	user_write_end(record);
-	if (known)
-		digest_watch(state, event->user_id, &old, -1);
-	digest_watch(state, event->user_id, &new, 1);
+	digest_watch(state, event->user_id, known ? &old : NULL, &new);
 	state->totals.watches += !known;
 	if (!known && new.completion < 0.0f)
 		state->items[item].waiting++;
@@ -93,9 +91,7 @@ static int apply_touch(struct state *state, uint32_t user, uint32_t item, const 
 	else
 		list_append(state, record, LIST_TOUCHES, &new);
 	user_write_end(record);
-	if (known)
-		digest_touch(state, event->user_id, &old, -1);
-	digest_touch(state, event->user_id, &new, 1);
+	digest_touch(state, event->user_id, known ? &old : NULL, &new);
 	state->totals.touches += !known;
 	return derive_touch(state, user);
 }
@@ -117,9 +113,7 @@ static int apply_impression(struct state *state, uint32_t user, uint32_t item, c
 	r = impression_add(state, user, &fact, &evicted, &has_evicted);
 	if (r <= 0)
 		return r;
-	if (has_evicted)
-		digest_impression(state, event->user_id, &evicted, -1);
-	digest_impression(state, event->user_id, &fact, 1);
+	digest_impression(state, event->user_id, has_evicted ? &evicted : NULL, &fact);
 	state->totals.impressions += !has_evicted;
 	return derive_touch(state, user);
 }
@@ -247,6 +241,8 @@ int state_apply(struct state *state, const struct event_batch *batch)
 		r = apply_window(state, batch->events + i, left < WINDOW ? left : WINDOW, batch->text);
 	}
 	history_compact(state, COMPACT_CHUNKS);
+	if (!state->cut)
+		hung_trim(state, HUNG_KEPT_BYTES, 1);
 	state_publish(state);
 	return r;
 }

@@ -99,18 +99,14 @@ static int user_hang(struct state *state, uint32_t user)
 	struct user_record *record = &state->users[user];
 	struct user_facts facts;
 	struct hung_copy *hung;
-	size_t bytes;
 
 	user_facts_in_place(state, user, &facts);
-	bytes = sizeof(*hung) + user_copy_bytes(state, &facts);
-	hung = malloc(bytes);
+	hung = hung_alloc(state, sizeof(*hung) + user_copy_bytes(state, &facts));
 	if (!hung)
 		return -ENOMEM;
-	hung->bytes = bytes;
 	user_facts_pack(state, &facts, record->impressions_head, hung + 1, &hung->facts);
 	record->hung = hung;
 	record->cut_mark = state->cut->serial;
-	atomic_fetch_add_explicit(&state->published->copied_bytes, bytes, memory_order_relaxed);
 	return 0;
 }
 
@@ -124,14 +120,6 @@ struct user_record *user_write_begin(struct state *state, uint32_t user)
 		return NULL;
 	}
 	return record;
-}
-
-static void hung_free(struct state *state, struct hung_copy *hung)
-{
-	if (!hung)
-		return;
-	atomic_fetch_sub_explicit(&state->published->copied_bytes, hung->bytes, memory_order_relaxed);
-	free(hung);
 }
 
 /* Copies the user as of the cut; -EAGAIN: the copy has no room for *ret_bytes. */
@@ -195,7 +183,9 @@ void state_cut_end(struct state_cut *cut)
 		hung_free(state, state->users[user].hung);
 		state->users[user].hung = NULL;
 	}
+	hung_cut_end(state);
 	catalogue_cut_end(state);
 	state->cut = NULL;
 	free(cut);
+	state_publish(state);
 }

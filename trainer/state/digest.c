@@ -32,21 +32,23 @@ static uint64_t finish(uint64_t x)
 	return x ^ (x >> 31);
 }
 
-static struct hash128 start(enum digest_kind kind, int64_t user_id, int64_t item_id)
+static struct hash128 start(enum digest_kind kind, int64_t user_id)
 {
 	struct hash128 h = {0x243f6a8885a308d3u + (uint64_t)kind, 0x13198a2e03707344u + (uint64_t)kind}; /* digits of pi */
 
-	h = absorb(h, (uint64_t)user_id);
-	return absorb(h, (uint64_t)item_id);
+	return absorb(h, (uint64_t)user_id);
 }
 
-static void add(struct state *state, struct hash128 h, int sign)
+static void add(struct state *state, struct hash128 h)
 {
-	uint64_t lo = finish(h.a);
-	uint64_t hi = finish(h.b);
+	state->digest.lo += finish(h.a);
+	state->digest.hi += finish(h.b);
+}
 
-	state->digest.lo += sign > 0 ? lo : 0 - lo;
-	state->digest.hi += sign > 0 ? hi : 0 - hi;
+static void subtract(struct state *state, struct hash128 h)
+{
+	state->digest.lo -= finish(h.a);
+	state->digest.hi -= finish(h.b);
 }
 
 /* Two floats as one word, by their bits. */
@@ -59,41 +61,67 @@ static uint64_t float_bits(float x, float y)
 	return (uint64_t)a << 32 | b;
 }
 
-void digest_watch(struct state *state, int64_t user_id, const struct watch_fact *watch, int sign)
+static struct hash128 watch_hash(struct hash128 h, const struct watch_fact *watch)
 {
-	struct hash128 h = start(DIGEST_WATCH, user_id, ids_external(state->item_ids)[watch->item]);
-
 	h = absorb(h, float_bits(watch->completion, watch->watch_time_sec));
 	h = absorb(h, (uint64_t)watch->best_us);
-	h = absorb(h, (uint64_t)watch->last_us);
-	add(state, h, sign);
+	return absorb(h, (uint64_t)watch->last_us);
 }
 
-void digest_touch(struct state *state, int64_t user_id, const struct touch_fact *touch, int sign)
+static struct hash128 touch_hash(struct hash128 h, const struct touch_fact *touch)
 {
-	struct hash128 h = start(DIGEST_TOUCH, user_id, ids_external(state->item_ids)[touch->item]);
-
 	h = absorb(h, (uint64_t)touch->click_us);
 	h = absorb(h, (uint64_t)touch->play_us);
 	h = absorb(h, (uint64_t)touch->opinion_us);
 	h = absorb(h, (uint64_t)touch->rated_us);
-	h = absorb(h, (float_bits(touch->rating, 0.0f) & ~(uint64_t)UINT32_MAX) | (uint32_t)touch->opinion);
-	add(state, h, sign);
+	return absorb(h, (float_bits(touch->rating, 0.0f) & ~(uint64_t)UINT32_MAX) | (uint32_t)touch->opinion);
 }
 
-void digest_impression(struct state *state, int64_t user_id, const struct impression_fact *impression, int sign)
+static struct hash128 impression_hash(const struct state *state, struct hash128 h, const struct impression_fact *impression)
 {
-	struct hash128 h = start(DIGEST_IMPRESSION, user_id, ids_external(state->item_ids)[impression->item]);
-
+	h = absorb(h, (uint64_t)ids_external(state->item_ids)[impression->item]);
 	h = absorb(h, (uint64_t)impression->shown_us);
-	h = absorb(h, impression->position);
-	h = absorb(h, state->surfaces[impression->surface].hash);
-	add(state, h, sign);
+	return absorb(h, state->surfaces[impression->surface].hash + impression->position * 0xd1342543de82ef95u);
 }
 
-void digest_forgotten(struct state *state, int64_t user_id, int sign)
+void digest_watch(struct state *state, int64_t user_id, const struct watch_fact *old, const struct watch_fact *new)
 {
-	add(state, start(DIGEST_FORGOTTEN, user_id, 0), sign);
+	uint32_t item = old ? old->item : new->item;
+	struct hash128 h = absorb(start(DIGEST_WATCH, user_id), (uint64_t)ids_external(state->item_ids)[item]);
+
+	if (old)
+		subtract(state, watch_hash(h, old));
+	if (new)
+		add(state, watch_hash(h, new));
+}
+
+void digest_touch(struct state *state, int64_t user_id, const struct touch_fact *old, const struct touch_fact *new)
+{
+	uint32_t item = old ? old->item : new->item;
+	struct hash128 h = absorb(start(DIGEST_TOUCH, user_id), (uint64_t)ids_external(state->item_ids)[item]);
+
+	if (old)
+		subtract(state, touch_hash(h, old));
+	if (new)
+		add(state, touch_hash(h, new));
+}
+
+void digest_impression(struct state *state, int64_t user_id, const struct impression_fact *old, const struct impression_fact *new)
+{
+	struct hash128 h = start(DIGEST_IMPRESSION, user_id);
+
+	if (old)
+		subtract(state, impression_hash(state, h, old));
+	if (new)
+		add(state, impression_hash(state, h, new));
+}
+
+void digest_forgotten(struct state *state, int64_t user_id, int forgotten)
+{
+	if (forgotten)
+		add(state, start(DIGEST_FORGOTTEN, user_id));
+	else
+		subtract(state, start(DIGEST_FORGOTTEN, user_id));
 }
 
 uint64_t digest_name_hash(const char *name, size_t len)

@@ -16,6 +16,7 @@
 
 #define HASH_BYTES_MAX 256u /* capacities up to here are searched by hash byte */
 #define CAPACITY_MAX (1u << 30)
+#define PREFETCH_BYTES 640u /* of a block that is about to be copied; longer ones are read in sequence anyway */
 
 size_t list_entry_bytes(enum list_kind kind)
 {
@@ -107,7 +108,6 @@ void history_destroy(struct state *state)
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct user_record *user = &state->users[i];
-		free(user->hung);
 		for (uint32_t kind = 0; kind < LIST_KINDS; kind++) /* blocks of the slab's regions need no freeing one by one */
 			if (user->class[kind] != 0 && state->slab.bins[kind * LIST_CLASSES + user->class[kind] - 1u].per_chunk == 0)
 				free(user->list[kind]);
@@ -315,11 +315,19 @@ void list_prefetch(const struct state *state, const struct user_record *user, en
 {
 	uint32_t capacity = list_capacity(state, user, kind);
 	const char *block = user->list[kind];
+	size_t bytes = capacity * list_entry_bytes(kind);
 
 	if (capacity == 0)
 		return;
-	__builtin_prefetch(block + capacity * list_entry_bytes(kind));
-	__builtin_prefetch(block + user->count[kind] * list_entry_bytes(kind), 1);
+	__builtin_prefetch(block + bytes);
+	if (user->count[kind] < capacity) {
+		__builtin_prefetch(block + user->count[kind] * list_entry_bytes(kind), 1);
+		return;
+	}
+	/* full: a new item moves all of it to a larger block */
+	slab_prefetch(block);
+	for (size_t at = 0; at < bytes && at < PREFETCH_BYTES; at += 64)
+		__builtin_prefetch(block + at);
 }
 
 void history_drop_lists(struct state *state, struct user_record *user)

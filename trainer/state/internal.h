@@ -31,9 +31,11 @@ enum {
 };
 
 /* A user copied for the cut before he changed; the facts lie behind it. */
+struct hung_segment;
 struct hung_copy {
 	struct user_facts facts;
 	size_t bytes;
+	struct hung_segment *segment; /* where it lies */
 };
 
 /* One cache line a user. */
@@ -129,6 +131,8 @@ struct state {
 	uint32_t walk_cursor;
 	struct state_cut *cut;
 	uint32_t cut_serial;
+	struct hung_segment *hung_segments, *hung_filling;
+	size_t hung_bytes; /* of all segments */
 	void *numeric_locale; /* locale_t "C" */
 };
 
@@ -194,6 +198,17 @@ size_t user_copy_bytes(const struct state *state, const struct user_facts *facts
 void user_facts_pack(const struct state *state, const struct user_facts *facts, uint32_t head, void *buf, struct user_facts *ret_facts);
 int user_copy_reserve(struct user_copy *copy, size_t bytes);
 
+/* -- hung.c: memory for hung copies -- */
+/* Room for a copy of `bytes` with its header; counted in copied_bytes. NULL when out of memory. Engine only. */
+struct hung_copy *hung_alloc(struct state *state, size_t bytes);
+/* Lets a copy go (NULL: none); the walk's thread, or the engine when the walk has ended. */
+void hung_free(struct state *state, struct hung_copy *hung);
+/* The cut is over and all copies have gone: every segment is free. Engine only, like the next. */
+void hung_cut_end(struct state *state);
+/* Outside of a cut: gives back memory above kept_bytes, at most segments_max segments a call (unmapping takes time). */
+void hung_trim(struct state *state, size_t kept_bytes, uint32_t segments_max);
+#define HUNG_KEPT_BYTES ((size_t)32 << 20)
+
 /* -- facts.c: merge rules -- */
 void watch_init(struct watch_fact *watch, uint32_t item);
 void touch_init(struct touch_fact *touch, uint32_t item);
@@ -214,11 +229,12 @@ void surfaces_destroy(struct state *state);
 /* Index of a name, entered when new; 0 for the empty name and when it does not fit (then *ret_full = 1). -ENOMEM. */
 int surface_enter(struct state *state, const char *name, size_t len, uint16_t *ret_surface, int *ret_full);
 
-/* -- digest.c: sums over strong hashes of facts -- */
-void digest_watch(struct state *state, int64_t user_id, const struct watch_fact *watch, int sign);
-void digest_touch(struct state *state, int64_t user_id, const struct touch_fact *touch, int sign);
-void digest_impression(struct state *state, int64_t user_id, const struct impression_fact *impression, int sign);
-void digest_forgotten(struct state *state, int64_t user_id, int sign);
+/* -- digest.c: sums over strong hashes of facts. Takes out `old` and puts in `new`, of one item (impressions: any two); either may be NULL -- */
+void digest_watch(struct state *state, int64_t user_id, const struct watch_fact *old, const struct watch_fact *new);
+void digest_touch(struct state *state, int64_t user_id, const struct touch_fact *old, const struct touch_fact *new);
+void digest_impression(struct state *state, int64_t user_id, const struct impression_fact *old, const struct impression_fact *new);
+/* Puts in the mark of a forgotten user, or takes it out. */
+void digest_forgotten(struct state *state, int64_t user_id, int forgotten);
 uint64_t digest_name_hash(const char *name, size_t len);
 
 /* -- derive.c -- */

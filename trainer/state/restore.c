@@ -107,7 +107,7 @@ static int restore_watches(struct state *state, uint32_t user, int64_t user_id, 
 		watch.completion += 0.0f; /* no -0 */
 		watch.watch_time_sec += 0.0f;
 		list_append(state, record, LIST_WATCHES, &watch);
-		digest_watch(state, user_id, &watch, 1);
+		digest_watch(state, user_id, NULL, &watch);
 	}
 	return r;
 }
@@ -123,7 +123,7 @@ static int restore_touches(struct state *state, uint32_t user, int64_t user_id, 
 			return -EINVAL;
 		touch.rating += 0.0f;
 		list_append(state, record, LIST_TOUCHES, &touch);
-		digest_touch(state, user_id, &touch, 1);
+		digest_touch(state, user_id, NULL, &touch);
 	}
 	return r;
 }
@@ -141,7 +141,7 @@ static int restore_impressions(struct state *state, uint32_t user, int64_t user_
 	memcpy(record->list[LIST_IMPRESSIONS], facts->impressions, facts->n_impressions * sizeof(*facts->impressions));
 	record->count[LIST_IMPRESSIONS] = facts->n_impressions;
 	for (uint32_t i = 0; i < facts->n_impressions; i++)
-		digest_impression(state, user_id, &facts->impressions[i], 1);
+		digest_impression(state, user_id, NULL, &facts->impressions[i]);
 	return 0;
 }
 

@@ -48,6 +48,11 @@ void slab_destroy(struct slab *slab);
 /* A block, 8-byte aligned, content undefined. NULL when out of memory. */
 void *slab_alloc(struct slab *slab, uint32_t bin, uint32_t owner);
 void slab_free(struct slab *slab, uint32_t bin, void *block);
+/* A block will be freed soon. */
+static inline void slab_prefetch(const void *block)
+{
+	__builtin_prefetch((const void *)((uintptr_t)block & ~(uintptr_t)(SLAB_CHUNK_BYTES - 1)), 1);
+}
 
 /* Moves owner's block: copy from `from` to `to` and change the reference. */
 typedef void (*slab_move_fn)(void *ctx, uint32_t bin, uint32_t owner, const void *from, void *to);

@@ -92,6 +92,7 @@ void state_free(struct state *state)
 	if (!state)
 		return;
 	state_cut_end(state->cut);
+	hung_trim(state, 0, UINT32_MAX);
 	catalogue_destroy(state);
 	history_destroy(state);
 	surfaces_destroy(state);
@@ -122,7 +123,7 @@ void state_publish(struct state *state)
 	size_t bytes = slab_bytes(&state->slab) + state_n_users(state) * per_user + state_n_items(state) * per_item +
 	               state->user_ids->slots_bytes + state->item_ids->slots_bytes +
 	               (state->touched.capacity + state->candidates.capacity) * sizeof(uint32_t) +
-	               state->positives_capacity * sizeof(struct user_item);
+	               state->positives_capacity * sizeof(struct user_item) + state->hung_bytes;
 
 	pthread_mutex_lock(&published->mutex);
 	published->digest = state->digest;
@@ -141,14 +142,14 @@ static int facts_unbook(struct state *state, uint32_t user, int64_t user_id)
 
 	for (uint32_t i = 0; i < record->count[LIST_WATCHES] && r == 0; i++) {
 		const struct watch_fact *watch = &user_watches(record)[i];
-		digest_watch(state, user_id, watch, -1);
+		digest_watch(state, user_id, watch, NULL);
 		state->items[watch->item].waiting -= watch->completion < 0.0f;
 		r = derive_book(state, user, watch->item, derive_is_booked(state, user, watch), 0);
 	}
 	for (uint32_t i = 0; i < record->count[LIST_TOUCHES]; i++)
-		digest_touch(state, user_id, &user_touches(record)[i], -1);
+		digest_touch(state, user_id, &user_touches(record)[i], NULL);
 	for (uint32_t i = 0; i < record->count[LIST_IMPRESSIONS]; i++) /* a ring begins anywhere: all of it is in use */
-		digest_impression(state, user_id, &impressions[i], -1);
+		digest_impression(state, user_id, &impressions[i], NULL);
 	state->totals.watches -= record->count[LIST_WATCHES];
 	state->totals.touches -= record->count[LIST_TOUCHES];
 	state->totals.impressions -= record->count[LIST_IMPRESSIONS];
@@ -185,7 +186,7 @@ static int user_lift(struct state *state, uint32_t user, int64_t user_id)
 		return -ENOMEM;
 	record->flags = 0;
 	user_write_end(record);
-	digest_forgotten(state, user_id, -1);
+	digest_forgotten(state, user_id, 0);
 	state->totals.forgotten--;
 	return derive_touch(state, user);
 }
@@ -286,5 +287,5 @@ size_t state_memory_bytes(const struct state *state)
 	pthread_mutex_lock(&state->published->mutex);
 	bytes = state->published->memory_bytes;
 	pthread_mutex_unlock(&state->published->mutex);
-	return bytes + atomic_load_explicit(&state->catalogue->bytes, memory_order_relaxed) + state_cut_copied_bytes(state);
+	return bytes + atomic_load_explicit(&state->catalogue->bytes, memory_order_relaxed);
 }

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "tests/unit/state/state_testing.h"
+#include "trainer/state/internal.h"
 
 #define USERS 2000u
 #define ITEMS 200u
@@ -199,6 +200,56 @@ static void test_interleaved(void **unused)
 	state_free(state);
 }
 
+/* Memory of copies: filled beyond one segment, a user larger than a segment, and used again by the next cuts. */
+static void test_copies_of_many_and_of_large_users(void **unused)
+{
+	const uint32_t users = 3000, items = 90000;
+	struct state *state = new_state_with(users, items, 64, ROW, 3);
+	struct event_batch *batch = event_batch_new();
+	struct user_copy copy = {0};
+	size_t after_first = 0;
+
+	(void)unused;
+	for (uint32_t i = 0; i < items;) { /* user 7: a copy of 2.5 MB */
+		event_batch_clear(batch);
+		for (; i < items && batch->n_events < 4096; i++)
+			batch_add(batch, watch_event(7, i, 1, 0.5f, 1.f), NULL, NULL);
+		assert_int_equal(state_apply(state, batch), 0);
+	}
+	for (uint32_t i = 0; i < users * 64;) {
+		event_batch_clear(batch);
+		for (; i < users * 64 && batch->n_events < 4096; i++)
+			batch_add(batch, shown_event(i % users, i % items, i, 0), NULL, NULL);
+		assert_int_equal(state_apply(state, batch), 0);
+	}
+	for (int round = 0; round < 3; round++) {
+		struct frozen frozen = freeze(state);
+		struct state_cut *cut;
+		size_t expected = 0;
+		assert_int_equal(state_cut_begin(state, &cut), 0);
+		for (uint32_t user = 0; user < users; user += 2) {
+			write_row(state, user, 7 * round + 1); /* half of them before */
+			write_row(state, users - 1 - user, 7 * round + 3);
+		}
+		for (uint32_t user = 0; user < users; user++)
+			expected += frozen.users[user].facts.n_watches * sizeof(struct watch_fact) + 64 * sizeof(struct impression_fact);
+		assert_true(state_cut_copied_bytes(state) > expected);
+		for (uint32_t user = 0; user < users; user++) {
+			assert_int_equal(state_cut_next(cut, &copy), 1);
+			assert_true(same_user(&copy.facts, &frozen.users[user].facts));
+		}
+		state_cut_end(cut);
+		assert_int_equal(state_cut_copied_bytes(state), 0);
+		if (round == 0)
+			after_first = state->hung_bytes;
+		assert_true(state->hung_bytes > 0 && state->hung_bytes <= after_first); /* the same memory again */
+		thaw(&frozen);
+	}
+	user_copy_free(&copy);
+	event_batch_free(batch);
+	state_free(state);
+}
+
 static void test_counters_and_names_are_frozen(void **unused)
 {
 	struct state *state = new_state_with(100, ITEMS, 8, ROW, 3);
@@ -346,8 +397,11 @@ static void test_readers_see_whole_users(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_walk_while_the_engine_goes_on), cmocka_unit_test(test_interleaved),
-		cmocka_unit_test(test_counters_and_names_are_frozen), cmocka_unit_test(test_catalogue_is_frozen),
+		cmocka_unit_test(test_walk_while_the_engine_goes_on),
+		cmocka_unit_test(test_interleaved),
+		cmocka_unit_test(test_copies_of_many_and_of_large_users),
+		cmocka_unit_test(test_counters_and_names_are_frozen),
+		cmocka_unit_test(test_catalogue_is_frozen),
 		cmocka_unit_test(test_readers_see_whole_users),
 	};
 	return cmocka_run_group_tests_name("cut", tests, NULL, NULL);

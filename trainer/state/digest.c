@@ -61,15 +61,22 @@ static uint64_t float_bits(float x, float y)
 	return (uint64_t)a << 32 | b;
 }
 
-static struct hash128 watch_hash(struct hash128 h, const struct watch_fact *watch)
+static uint64_t item_id(const struct state *state, uint32_t item)
 {
+	return (uint64_t)ids_external(state->item_ids)[item];
+}
+
+static struct hash128 watch_hash(const struct state *state, struct hash128 h, const struct watch_fact *watch)
+{
+	h = absorb(h, item_id(state, watch->item));
 	h = absorb(h, float_bits(watch->completion, watch->watch_time_sec));
 	h = absorb(h, (uint64_t)watch->best_us);
 	return absorb(h, (uint64_t)watch->last_us);
 }
 
-static struct hash128 touch_hash(struct hash128 h, const struct touch_fact *touch)
+static struct hash128 touch_hash(const struct state *state, struct hash128 h, const struct touch_fact *touch)
 {
+	h = absorb(h, item_id(state, touch->item));
 	h = absorb(h, (uint64_t)touch->click_us);
 	h = absorb(h, (uint64_t)touch->play_us);
 	h = absorb(h, (uint64_t)touch->opinion_us);
@@ -79,31 +86,29 @@ static struct hash128 touch_hash(struct hash128 h, const struct touch_fact *touc
 
 static struct hash128 impression_hash(const struct state *state, struct hash128 h, const struct impression_fact *impression)
 {
-	h = absorb(h, (uint64_t)ids_external(state->item_ids)[impression->item]);
+	h = absorb(h, item_id(state, impression->item));
 	h = absorb(h, (uint64_t)impression->shown_us);
 	return absorb(h, state->surfaces[impression->surface].hash + impression->position * 0xd1342543de82ef95u);
 }
 
 void digest_watch(struct state *state, int64_t user_id, const struct watch_fact *old, const struct watch_fact *new)
 {
-	uint32_t item = old ? old->item : new->item;
-	struct hash128 h = absorb(start(DIGEST_WATCH, user_id), (uint64_t)ids_external(state->item_ids)[item]);
+	struct hash128 h = start(DIGEST_WATCH, user_id);
 
 	if (old)
-		subtract(state, watch_hash(h, old));
+		subtract(state, watch_hash(state, h, old));
 	if (new)
-		add(state, watch_hash(h, new));
+		add(state, watch_hash(state, h, new));
 }
 
 void digest_touch(struct state *state, int64_t user_id, const struct touch_fact *old, const struct touch_fact *new)
 {
-	uint32_t item = old ? old->item : new->item;
-	struct hash128 h = absorb(start(DIGEST_TOUCH, user_id), (uint64_t)ids_external(state->item_ids)[item]);
+	struct hash128 h = start(DIGEST_TOUCH, user_id);
 
 	if (old)
-		subtract(state, touch_hash(h, old));
+		subtract(state, touch_hash(state, h, old));
 	if (new)
-		add(state, touch_hash(h, new));
+		add(state, touch_hash(state, h, new));
 }
 
 void digest_impression(struct state *state, int64_t user_id, const struct impression_fact *old, const struct impression_fact *new)

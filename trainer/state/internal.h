@@ -229,7 +229,7 @@ void surfaces_destroy(struct state *state);
 /* Index of a name, entered when new; 0 for the empty name and when it does not fit (then *ret_full = 1). -ENOMEM. */
 int surface_enter(struct state *state, const char *name, size_t len, uint16_t *ret_surface, int *ret_full);
 
-/* -- digest.c: sums over strong hashes of facts. Takes out `old` and puts in `new`, of one item (impressions: any two); either may be NULL -- */
+/* -- digest.c: sums over strong hashes of facts. Takes out `old` and puts in `new`; either may be NULL -- */
 void digest_watch(struct state *state, int64_t user_id, const struct watch_fact *old, const struct watch_fact *new);
 void digest_touch(struct state *state, int64_t user_id, const struct touch_fact *old, const struct touch_fact *new);
 void digest_impression(struct state *state, int64_t user_id, const struct impression_fact *old, const struct impression_fact *new);

@@ -250,6 +250,30 @@ static void test_copies_of_many_and_of_large_users(void **unused)
 	state_free(state);
 }
 
+/* Copies that lie one after another never reach past their segment's 2 MiB, unless one alone is larger. */
+static void test_copies_stay_in_their_segment(void **unused)
+{
+	struct state *state = new_state();
+	const char *first = NULL, *end = NULL;
+	uint64_t seed = 5;
+	size_t sum = 0;
+
+	(void)unused;
+	for (int i = 0; i < 20000; i++) {
+		size_t bytes = sizeof(struct hung_copy) + random_below(&seed, i % 100 == 0 ? 1500000 : 5000);
+		char *copy = (char *)hung_alloc(state, bytes);
+		assert_non_null(copy);
+		sum += bytes;
+		if (copy != end)
+			first = copy;
+		end = copy + (bytes + 63) / 64 * 64;
+		assert_true((size_t)(end - first) < (size_t)2 << 20);
+	}
+	assert_int_equal(state_cut_copied_bytes(state), sum);
+	assert_true(state->hung_bytes >= sum);
+	state_free(state);
+}
+
 static void test_counters_and_names_are_frozen(void **unused)
 {
 	struct state *state = new_state_with(100, ITEMS, 8, ROW, 3);
@@ -400,6 +424,7 @@ int main(void)
 		cmocka_unit_test(test_walk_while_the_engine_goes_on),
 		cmocka_unit_test(test_interleaved),
 		cmocka_unit_test(test_copies_of_many_and_of_large_users),
+		cmocka_unit_test(test_copies_stay_in_their_segment),
 		cmocka_unit_test(test_counters_and_names_are_frozen),
 		cmocka_unit_test(test_catalogue_is_frozen),
 		cmocka_unit_test(test_readers_see_whole_users),

@@ -144,7 +144,9 @@ static void test_digest_sees_every_field(void **unused)
 		T(CLICK, 10),               T(PLAY_START, 10),
 		T(LIKE, 10),                T(DISLIKE, 10),
 		T(CLICK, 11),               R(10, 1.),
-		R(10, 2.),                  shown_event(1, 2, 10, 0),
+		R(10, 2.),                  R(11, 1.),
+		T(PLAY_START, 11),          T(LIKE, 11),
+		T(DISLIKE, 11),             shown_event(1, 2, 10, 0),
 		shown_event(1, 2, 10, 1),   shown_event(1, 2, 11, 0),
 		shown_event(1, 3, 10, 0),   shown_event(2, 2, 10, 0),
 	};

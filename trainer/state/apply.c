@@ -11,7 +11,7 @@
 #include "trainer/state/internal.h"
 
 #define WINDOW 64u
-#define COMPACT_CHUNKS 8u /* at most this much moving a batch */
+#define COMPACT_CHUNKS 4u /* at most this much moving a batch */
 
 struct resolved {
 	const struct event *event;

@@ -5,10 +5,26 @@
  * only; room is made before, and again when the user grew meanwhile.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "trainer/state/internal.h"
+
+void user_lock_wait(struct user_record *user)
+{
+	for (unsigned spins = 0;; spins++) {
+		uint8_t open = 0;
+		if (atomic_load_explicit(&user->lock, memory_order_relaxed) == 0 &&
+		    atomic_compare_exchange_weak_explicit(&user->lock, &open, 1, memory_order_acquire, memory_order_relaxed))
+			return;
+		if (spins > 1000)
+			nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL); /* the holder was preempted */
+		else if (spins > 500)
+			sched_yield();
+	}
+}
 
 void user_copy_free(struct user_copy *copy)
 {

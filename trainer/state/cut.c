@@ -11,6 +11,8 @@
 
 #include "trainer/state/internal.h"
 
+#define PREFETCH_BYTES_MAX 4096u /* of one list */
+
 struct state_cut {
 	struct state *state;
 	uint32_t serial;
@@ -154,6 +156,33 @@ static int walk_try(struct state_cut *cut, uint32_t user, struct user_copy *copy
 	return r;
 }
 
+static void prefetch_bytes(const void *from, size_t bytes)
+{
+	for (size_t at = 0; at < bytes && at < PREFETCH_BYTES_MAX; at += 64)
+		__builtin_prefetch((const char *)from + at);
+}
+
+/* Asks for the memory of users the walk comes to soon. A copy out of cache is short, so the walk holds a user's lock for about a tenth of its time. */
+static void walk_prefetch(const struct state_cut *cut, uint32_t user)
+{
+	struct state *state = cut->state;
+	struct user_record *record;
+	struct user_facts facts;
+
+	if (user + 4 < cut->n_users)
+		__builtin_prefetch(&state->users[user + 4]);
+	if (user >= cut->n_users)
+		return;
+	record = &state->users[user];
+	user_lock(record); /* for where his lists are; they may move before the walk is there, which costs no more than time */
+	user_facts_in_place(state, user, &facts);
+	user_unlock(record);
+	prefetch_bytes(facts.impressions, facts.n_impressions * sizeof(*facts.impressions));
+	prefetch_bytes(facts.watches, facts.n_watches * sizeof(*facts.watches));
+	prefetch_bytes(facts.touches, facts.n_touches * sizeof(*facts.touches));
+	prefetch_bytes(facts.row, state->row_stride);
+}
+
 int state_cut_next(struct state_cut *cut, struct user_copy *copy)
 {
 	uint32_t user = cut->next;
@@ -161,8 +190,7 @@ int state_cut_next(struct state_cut *cut, struct user_copy *copy)
 
 	if (user >= cut->n_users)
 		return 0;
-	if (user + 8 < cut->n_users)
-		__builtin_prefetch(&cut->state->users[user + 8]);
+	walk_prefetch(cut, user + 2);
 	while (walk_try(cut, user, copy, &bytes) == -EAGAIN) {
 		int r = user_copy_reserve(copy, bytes);
 		if (r < 0)

@@ -9,7 +9,6 @@
 #define TRAINER_STATE_INTERNAL_H
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 
 #include "trainer/state/ids.h"
@@ -165,15 +164,14 @@ static inline struct touch_fact *user_touches(const struct user_record *user)
 	return user->list[LIST_TOUCHES];
 }
 
+/* The lock is held for a copy of one user: spins, then gives the processor away, in case the holder waits for it. */
+void user_lock_wait(struct user_record *user);
 static inline void user_lock(struct user_record *user)
 {
-	for (unsigned spins = 0;; spins++) {
-		uint8_t open = 0;
-		if (atomic_compare_exchange_weak_explicit(&user->lock, &open, 1, memory_order_acquire, memory_order_relaxed))
-			return;
-		if (spins > 64)
-			sched_yield();
-	}
+	uint8_t open = 0;
+
+	if (!atomic_compare_exchange_strong_explicit(&user->lock, &open, 1, memory_order_acquire, memory_order_relaxed))
+		user_lock_wait(user);
 }
 
 static inline void user_unlock(struct user_record *user)

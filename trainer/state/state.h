@@ -123,23 +123,26 @@ int state_new(const struct state_config *config, const struct state_rules *rules
 void state_free(struct state *state);
 /* Applies every event of a batch. 0 or -ENOMEM (then nothing of the rest is applied; the caller must stop: the state is no longer a prefix). */
 int state_apply(struct state *state, const struct event_batch *batch);
-/* Marks a user as forgotten: drops his facts and ignores later ones. Unknown ids are entered so that the mark lasts. lift=1 takes the mark away. */
+/* Marks a user as forgotten: drops his facts and row and ignores later facts. Unknown ids are entered so that the mark lasts. lift=1 takes the mark
+ * away. 0, -ENOSPC (an unknown id, and users_max is reached) or -ENOMEM. */
 int state_forget(struct state *state, int64_t user_id, int lift);
+/* -EINVAL for rules out of range (nothing changes), -ENOMEM. Another min_pos_completion counts everything again (about 0.1 s per 10M watches). */
 int state_set_rules(struct state *state, const struct state_rules *rules);
 const struct state_rules *state_get_rules(const struct state *state);
-/* Durations that became known may turn watches into positives. Does the pending work, at most `users_max` users a call; returns 1 while more waits. */
+/* Durations that became known may turn watches into positives. Does the pending work, at most `users_max` users a call; returns 1 while more waits,
+ * 0 when nothing does, or -ENOMEM. */
 int state_rederive(struct state *state, uint32_t users_max);
 void state_changes_get(struct state *state, struct state_changes *ret_changes);
 void state_changes_clear(struct state *state);
 void state_for_each_positive(const struct state *state, void (*emit)(void *ctx, uint32_t user, uint32_t item), void *ctx);
-/* The user's row: write between begin and end. Copies the user first when a cut needs him. */
+/* The user's row: write between begin and end. Copies the user first when a cut needs him. NULL: out of memory, or row_bytes is 0; then no end. */
 void *state_row_begin(struct state *state, uint32_t user);
 void state_row_end(struct state *state, uint32_t user);
 
 /* -- reading -- */
 /* Facts in place; [engine], and the threads that train for it while nothing is applied; valid until the next change. */
 void state_user_facts(const struct state *state, uint32_t user, struct user_facts *ret_facts);
-/* Facts copied out under the user's lock; [any]. 0 or -ENOMEM. */
+/* Facts copied out under the user's lock; [any]. 0, -EINVAL (no such user) or -ENOMEM. */
 int state_user_copy(const struct state *state, uint32_t user, struct user_copy *copy);
 uint32_t state_n_users(const struct state *state); /* [any] */
 uint32_t state_n_items(const struct state *state); /* [any] */
@@ -201,7 +204,7 @@ size_t state_cut_copied_bytes(const struct state *state);
 /* Ends the cut, finished or not; [engine]. */
 void state_cut_end(struct state_cut *cut);
 
-/* -- restoring from a checkpoint, into a new state; [engine] -- */
+/* -- restoring from a checkpoint, into a new state; [engine]. More ids than the caps: -ENOSPC. After an error the state is good for state_free() only -- */
 int state_restore_items(struct state *state, const int64_t *item_ids, uint32_t n);
 int state_restore_surface(struct state *state, const char *name); /* in index order, from 1 */
 int state_restore_catalogue(struct state *state, uint32_t item, const char *doc, size_t len);

@@ -25,6 +25,8 @@
 #define APPLY_BUDGET_US 20000
 #define FOLD_BUDGET_US 8000
 #define REFRESH_BUDGET_US 4000
+#define WARM_BUDGET_US 3000
+#define HEAVY_US 10000
 #define IDLE_WAIT_MS 100
 
 int64_t engine_mono_us(void)
@@ -168,6 +170,8 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 		snprintf(errstr, errstr_size, "publishing the first generation: %s", engine->training.trouble[0] ? engine->training.trouble : "out of memory");
 		rc = -EIO;
 	}
+	if (rc == 0)
+		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), 0);
 	if (rc == 0) {
 		snprintf(engine->skipped, sizeof(engine->skipped), "%s", loaded.skipped);
 		engine_status_refresh(engine, "loading");
@@ -248,10 +252,12 @@ static int turn(struct engine *engine)
 	busy = rc > 0;
 	const int saturated = engine_mono_us() - began_us >= APPLY_BUDGET_US;
 
-	/* A publish of large tables takes about as long as a slice: a turn has one or the other. */
+	/* A publish of large tables takes about as long as a slice and the fold-in together: a turn has one or the other. */
+	began_us = engine_mono_us();
 	heavy = engine_checkpoint_step(engine) || engine_publish(engine, 0);
-	folded = engine_fold_in(engine, FOLD_BUDGET_US);
+	folded = heavy && engine_mono_us() - began_us >= HEAVY_US ? 0 : engine_fold_in(engine, FOLD_BUDGET_US);
 	if (!heavy) {
+		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
 		trained = engine_train_slice(engine, slice_us);
 		if (!saturated) /* a stream that brings a little in every turn leaves time to spare all the same */
 			engine_refresh(engine, REFRESH_BUDGET_US);

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #define POOL_SIZE 3
+#define PAGE_BYTES 4096u
 
 struct publisher {
 	pthread_mutex_t mutex;
@@ -84,13 +85,64 @@ int publisher_begin(struct publisher *publisher, struct generation **ret_generat
 	return 0;
 }
 
-void publisher_commit(struct publisher *publisher, struct generation *generation, uint64_t number)
+static int64_t clock_us(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	generation->published_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 
+/* Writes every page of the array up to `bytes` with what it holds. 1 when done, 0 when the time is up. */
+static int touch(float *array, size_t bytes, size_t *warm, int64_t deadline_us)
+{
+	volatile char *base = (volatile char *)array;
+
+	for (uint32_t n = 1; *warm < bytes; n++) {
+		base[*warm] = base[*warm];
+		*warm += PAGE_BYTES;
+		if (n % 64 == 0 && deadline_us != 0 && clock_us() >= deadline_us)
+			return 0;
+	}
+	return 1;
+}
+
+static int warm_generation(struct generation *generation, uint32_t n_users, uint32_t n_items, int64_t deadline_us)
+{
+	struct tables *t = &generation->tables;
+
+	if (tables_reserve(t, n_users, n_items, t->dim) < 0)
+		return 1;
+	float *const arrays[6] = { t->U, t->V, t->bu, t->bi, t->acc_user, t->acc_item };
+	const size_t counts[6] = { (size_t)n_users * t->dim, (size_t)n_items * t->dim, n_users, n_items, n_users, n_items };
+
+	for (int i = 0; i < 6; i++)
+		if (counts[i] > 0 && !touch(arrays[i], counts[i] * sizeof(float), &generation->warm[i], deadline_us))
+			return 0;
+	return 1;
+}
+
+int publisher_warm(struct publisher *publisher, uint32_t n_users, uint32_t n_items, int64_t budget_us)
+{
+	const int64_t deadline_us = budget_us > 0 ? clock_us() + budget_us : 0;
+
+	for (uint32_t i = 0; i < POOL_SIZE; i++) {
+		struct generation *generation = &publisher->pool[i];
+		int spare;
+
+		pthread_mutex_lock(&publisher->mutex);
+		spare = !generation->refs && generation != publisher->filling;
+		pthread_mutex_unlock(&publisher->mutex);
+		/* nobody can get hold of a spare but the engine's thread, which is here */
+		if (spare && !warm_generation(generation, n_users, n_items, deadline_us))
+			return 0;
+	}
+	return 1;
+}
+
+void publisher_commit(struct publisher *publisher, struct generation *generation, uint64_t number)
+{
+	generation->published_us = clock_us();
 	pthread_mutex_lock(&publisher->mutex);
 	publisher->number = number ? number : publisher->number + 1;
 	generation->number = publisher->number;

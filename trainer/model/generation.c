@@ -99,7 +99,9 @@ static int touch(float *array, size_t bytes, size_t *warm, int64_t deadline_us)
 	volatile char *base = (volatile char *)array;
 
 	for (uint32_t n = 1; *warm < bytes; n++) {
-		base[*warm] = base[*warm];
+		const char kept = base[*warm];
+
+		base[*warm] = kept;
 		*warm += PAGE_BYTES;
 		if (n % 64 == 0 && deadline_us != 0 && clock_us() >= deadline_us)
 			return 0;

@@ -23,8 +23,8 @@
 #include "daemon/engine_internal.h"
 
 #define APPLY_BUDGET_US 20000
-#define FOLD_BUDGET_US 8000
-#define REFRESH_BUDGET_US 4000
+#define FOLD_BUDGET_US 6000
+#define REFRESH_BUDGET_US 3000
 #define WARM_BUDGET_US 3000
 #define HEAVY_US 10000
 #define IDLE_WAIT_MS 100
@@ -238,7 +238,8 @@ static int take_requests(struct engine *engine)
 /* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
 static int turn(struct engine *engine)
 {
-	const int64_t slice_us = (int64_t)engine->config.slice_ms * 1000;
+	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */
+	const int64_t slice_us = (int64_t)engine->config.slice_ms * (engine->checkpoint.running ? 500 : 1000);
 	int rc = take_requests(engine), busy, heavy, folded;
 	uint64_t trained = 0;
 	int64_t began_us;
@@ -259,7 +260,7 @@ static int turn(struct engine *engine)
 	if (!heavy) {
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
 		trained = engine_train_slice(engine, slice_us);
-		if (!saturated) /* a stream that brings a little in every turn leaves time to spare all the same */
+		if (!saturated && !engine->checkpoint.running) /* a stream that brings a little in every turn leaves time to spare all the same */
 			engine_refresh(engine, REFRESH_BUDGET_US);
 	}
 	engine->heartbeat++;

@@ -9,14 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "daemon/engine_internal.h"
+
+#define WRITER_NICE 10
 
 static void *writer_thread(void *arg)
 {
 	struct engine *engine = arg;
 	struct engine_checkpoint *c = &engine->checkpoint;
 
+	/* behind the engine, training and answers; Linux keeps a nice value per thread, and a refusal does no harm */
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), WRITER_NICE);
 	c->rc = dead_letter_sync(engine->dead_letter);
 	c->dead_letter_bad = c->rc < 0;
 	if (c->dead_letter_bad)

@@ -15,7 +15,7 @@
 
 #include "daemon/engine_internal.h"
 
-#define WRITER_NICE 10
+#define WRITER_NICE 5
 
 static void *writer_thread(void *arg)
 {
@@ -69,14 +69,33 @@ static void release_cut(struct engine *engine)
 	memset(&c->cut, 0, sizeof(c->cut));
 }
 
+/* Nothing was trained and nobody joined since the last publish: the cut can pin that generation. */
+static int published_is_current(struct engine *engine)
+{
+	struct generation *g = generation_acquire(engine->publisher);
+	const int current = g != NULL && engine->training.trained_since == 0 && g->tables.n_users == state_n_users(engine->state) &&
+	                    g->tables.n_items == state_n_items(engine->state);
+
+	generation_release(engine->publisher, g);
+	return current;
+}
+
 /* Freezes everything at this instant. 0, -EAGAIN (no spare generation now, or parameters had to be set back first), or -errno. */
 static int make_cut(struct engine *engine)
 {
 	struct engine_checkpoint *c = &engine->checkpoint;
 	int rc;
 
-	if (engine_publish(engine, 1) == 0)
-		return -EAGAIN;
+	if (!published_is_current(engine)) {
+		const int apart = !c->apart && engine->training.publish_cost_us > ENGINE_LARGE_PUBLISH_US;
+
+		if (engine_publish(engine, 1) == 0)
+			return -EAGAIN;
+		c->apart = apart;
+		if (apart)
+			return -EAGAIN; /* large tables: the cut comes at the next turn, so that each gap stays short */
+	}
+	c->apart = 0;
 	c->cut.generation = generation_acquire(engine->publisher);
 	c->cut.state = engine->state;
 	rc = state_cut_begin(engine->state, &c->cut.cut);
@@ -200,7 +219,7 @@ int engine_checkpoint_step(struct engine *engine)
 	if (!due && ticket <= c->covers)
 		return 0;
 	start(engine, ticket);
-	return c->running; /* 0: no spare generation now, or it failed; training goes on meanwhile */
+	return c->running || c->apart; /* 0: no spare generation now, or it failed; training goes on meanwhile */
 }
 
 /* Waits for the writer, shows that the engine lives, and heeds a second request to stop. */

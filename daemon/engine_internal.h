@@ -18,6 +18,7 @@
 #include "daemon/gap_histogram.h"
 #include "daemon/user_list.h"
 
+#define ENGINE_LARGE_PUBLISH_US 10000 /* a publish that takes longer than this gets a turn of its own */
 #define INTERCEPT_SAMPLE 4096u
 #define INTERCEPT_PER_USER 32u
 #define FOLD_ITEMS_MAX 4096u
@@ -69,6 +70,7 @@ struct engine_checkpoint {
 	uint32_t keep;            /* copied: a reload may change the setting while the writer runs */
 	struct checkpoint_result result, last;
 	int rc;
+	int apart;                /* large tables were published for the cut that the next turn makes */
 	int dead_letter_bad;      /* its fsync failed: the file is opened anew before the next one */
 	char errstr[256], last_error[256];
 	int64_t started_us, durable_us; /* durable_us 0: none yet in this run */

@@ -12,6 +12,7 @@
 
 #include "daemon/engine_internal.h"
 
+#define PUBLISH_HELD_UP_US 10000000
 #define MEAN_ROWS_MAX 1024u
 #define LOSS_DIVERGED 8.0 /* an untrained model has ln 2 = 0.69 */
 
@@ -93,6 +94,9 @@ static int publish_due(const struct engine *engine, int64_t now_us)
 
 	if (t->trained_since == 0 && !t->dirty)
 		return 0;
+	/* a large one would be the longest gap while a checkpoint is written; a slow disk does not hold it up for ever */
+	if (engine->checkpoint.running && t->publish_cost_us > ENGINE_LARGE_PUBLISH_US && wait_us < PUBLISH_HELD_UP_US)
+		wait_us = PUBLISH_HELD_UP_US;
 	/* a large publish is done less often, so that it takes no more than its share of the time */
 	if ((double)wait_us * engine->config.publish_share_max < (double)t->publish_cost_us)
 		wait_us = (int64_t)((double)t->publish_cost_us / engine->config.publish_share_max);

@@ -113,6 +113,8 @@ static void positions_and_sources(void **state)
 	assert_true(json_is_true(json_object_get(told, "degraded")));
 	json_decref(json);
 
+	for (size_t i = 2; i < ENGINE_POSITIONS_SHOWN; i++)
+		snprintf(status->positions[i].name, sizeof(status->positions[i].name), "file:events:/e%zu", i);
 	status->n_positions = ENGINE_POSITIONS_SHOWN + 100; /* more than are copied */
 	json = render_status(status, NULL, 0);
 	assert_int_equal(json_array_size(json_object_get(json, "positions")), ENGINE_POSITIONS_SHOWN);

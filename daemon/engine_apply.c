@@ -161,7 +161,10 @@ static int apply_batch(struct engine *engine, const struct event_batch *batch)
 	return rc;
 }
 
-/* The gap between two apply slices, whether lines waited or not: what training, a publish or a checkpoint may cost the stream. Time spent in queue_wait() is none. */
+/*
+ * The gap between two apply slices, whether lines waited or not: what training, a publish or a checkpoint may cost the stream. Time spent in
+ * queue_wait() is none.
+ */
 static void note_gap(struct engine *engine, int64_t now_us)
 {
 	const int64_t gap = now_us - engine->last_apply_us;

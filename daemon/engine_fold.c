@@ -2,8 +2,8 @@
  * engine_fold.c: personal rows. Engine thread.
  *
  * Fold-in: a user with new positives gets his row fitted against the published item tables at once (the latest first), stored beside his facts as a
- * difference to the published global row; other news moves only his intercept. Refresh: rows that were fitted to an older V are fitted again in spare time, oldest first. While V stands still
- * a row stays valid and only its stamp is renewed.
+ * difference to the published global row; other news moves only his intercept. Refresh: rows that were fitted to an older V are fitted again in spare
+ * time, oldest first. While V stands still a row stays valid and only its stamp is renewed.
  *
  * The intercept bu is the maximum a posteriori fit of "watched enough" over decided impressions; it moves conf, never the order. Its prior is the global
  * intercept, fitted the same way over a sample of what was folded in lately.

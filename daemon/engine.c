@@ -36,6 +36,13 @@ int64_t engine_mono_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+struct timespec engine_deadline(int timeout_ms)
+{
+	const int64_t at_us = engine_mono_us() + (int64_t)timeout_ms * 1000;
+
+	return (struct timespec){ .tv_sec = (time_t)(at_us / 1000000), .tv_nsec = (long)(at_us % 1000000) * 1000 };
+}
+
 int64_t engine_model_clock_us(const struct engine *engine)
 {
 	return engine->clock_base_us + engine_mono_us() - engine->clock_start_us;
@@ -384,12 +391,10 @@ void engine_reconfigure(struct engine *engine, const struct config *config)
 
 int engine_forget(struct engine *engine, int64_t user_id, int lift, int timeout_ms)
 {
-	struct timespec deadline;
+	const struct timespec deadline = engine_deadline(timeout_ms);
 	uint64_t ticket;
 	int rc = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += timeout_ms / 1000 + 1;
 	pthread_mutex_lock(&engine->mutex);
 	while (rc == 0 && engine->forget_done < engine->forget_ticket && !atomic_load(&engine->ended)) /* another request is on its way */
 		rc = -pthread_cond_timedwait(&engine->changed, &engine->mutex, &deadline);

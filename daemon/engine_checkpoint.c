@@ -280,17 +280,10 @@ void engine_checkpoint_close(struct engine *engine)
 
 int engine_snapshot(struct engine *engine, int timeout_ms, struct checkpoint_result *ret_result, char *errstr, size_t errstr_size)
 {
-	struct timespec deadline;
+	const struct timespec deadline = engine_deadline(timeout_ms);
 	uint64_t ticket;
 	int rc = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += timeout_ms / 1000;
-	deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-	if (deadline.tv_nsec >= 1000000000) {
-		deadline.tv_sec++;
-		deadline.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&engine->mutex);
 	ticket = ++engine->snapshot_wanted;
 	queue_wake(engine->queues);

@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "daemon/engine.h"
 #include "daemon/gap_histogram.h"
@@ -141,6 +142,8 @@ struct engine {
 /* Opens the dead-letter file, cut to `length` (-1: as it is). The old one, if any, is closed; on failure it stays. */
 int engine_open_dead_letter(struct engine *engine, int64_t length, char *errstr, size_t errstr_size);
 int64_t engine_mono_us(void);
+/* Now plus timeout_ms, for pthread_cond_timedwait() on the monotonic clock. */
+struct timespec engine_deadline(int timeout_ms);
 /* How long the model has lived over all runs; microseconds, never steps back; [any]. */
 int64_t engine_model_clock_us(const struct engine *engine);
 

@@ -21,9 +21,9 @@ Q    := $(if $(V),,@)
 SH   := bash
 
 # ---- what is there --------------------------------------------------------------------------------------------------------------------
-# PKGS must be there; the rest is found or not, and said in one line. Kafka and CUDA are only looked for: nothing uses them yet.
-PKGS       := simdjson libconfig libmicrohttpd libcurl jansson zlib libsystemd
-OPTIONAL   := libisal libzstd rdkafka
+# PKGS must be there; the rest is found or not, and said in one line. CUDA is only looked for: nothing uses it yet.
+PKGS       := simdjson libconfig libmicrohttpd libcurl jansson zlib libsystemd rdkafka libzstd
+OPTIONAL   := libisal
 HAVE       := $(foreach p,$(PKGS) $(OPTIONAL),$(if $(shell pkg-config --exists $(p) 2>/dev/null && echo yes),$(p)))
 MISSING    := $(filter-out $(HAVE),$(PKGS))
 version_of  = $(if $(filter $(1),$(HAVE)),$(shell pkg-config --modversion $(1)),none)

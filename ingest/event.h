@@ -97,15 +97,19 @@ struct refused_line {
  * A file the position has just left is watched a little longer for late writes, under the same name with "#rotated:DEV:INO" appended. When that is
  * over, one last batch carries retired = 1. Whoever applies a batch with retired = 1 adds its counters to the position named by the part before
  * "#rotated:" (they are almost always zero) and drops it, in the same step.
- * device = inode = 0: the file is gone and was read to its end; should the path come back, it is read from 0.
+ *
+ * For Kafka the name is "kafka:STREAM:TOPIC:PARTITION". The marker is the last record taken: `inode` is its offset (offset - 1, unless markers or compaction
+ * left holes), mark_time_ns its timestamp, marker the hash of its key and value, marker_len 1 (0: no record taken yet, nothing to compare).
+ *
+ * device = inode = 0, for files: the file is gone and was read to its end; should the path come back, it is read from 0.
  */
 struct source_position {
 	char name[POSITION_NAME_MAX];
 	int64_t offset;           /* next byte or record to read; everything before it has been taken or refused */
 	uint64_t device;          /* files: st_dev */
-	uint64_t inode;           /* files: st_ino */
+	uint64_t inode;           /* files: st_ino; Kafka: offset of the record that the marker hashes */
 	uint64_t marker;          /* files: hash of the marker_len bytes before offset; Kafka: hash of the record before offset */
-	uint32_t marker_len;      /* files: bytes hashed (0: nothing read yet) */
+	uint32_t marker_len;      /* files: bytes hashed; Kafka: 1 (0: nothing read yet) */
 	uint32_t retired;         /* 1: this position is finished; drop it from the cut */
 	int64_t last_time_us;     /* largest event time taken from here; INT64_MIN: none yet */
 	uint64_t lines;           /* non-empty lines taken or refused */
@@ -117,7 +121,7 @@ struct source_position {
 	uint64_t holes;           /* Kafka: offsets that do not exist (markers, compaction) */
 	uint64_t duplicates;      /* Kafka: records dropped because their offset was below the expected one */
 	uint64_t resets;          /* files: truncations seen (copytruncate, regrown) */
-	int64_t mark_time_ns;     /* files: st_mtime when last read, ns since 1970 (tells newer rotations from older ones); 0: unknown */
+	int64_t mark_time_ns;     /* files: st_mtime when last read (tells newer rotations from older ones); Kafka: the marker record's time; ns since 1970, 0: unknown */
 };
 
 /* Most events, bytes of text and refused lines of one batch. */

@@ -21,6 +21,17 @@ void source_status(struct source *source, struct source_status *ret_status)
 	source->ops->status(source, ret_status);
 }
 
+size_t source_partitions(struct source *source, struct partition_status *ret_partitions, size_t max)
+{
+	return source->ops->partitions ? source->ops->partitions(source, ret_partitions, max) : 0;
+}
+
+void source_commit(struct source *source, const struct source_position *positions, size_t n_positions)
+{
+	if (source->ops->commit)
+		source->ops->commit(source, positions, n_positions);
+}
+
 void source_close(struct source *source)
 {
 	if (source)

@@ -24,12 +24,26 @@ struct source_status {
 	char reason[256];             /* in words, when degraded; else "" */
 };
 
+/* One Kafka partition, for operators; filled like struct source_status. Files have none. */
+struct partition_status {
+	char name[POSITION_NAME_MAX]; /* the position's name: "kafka:STREAM:TOPIC:PARTITION" */
+	int64_t offset;               /* next record to take */
+	int64_t end;                  /* high watermark: offset of the record that comes next in the log; -1: not known yet */
+	int64_t lag_records;          /* end - offset; -1: not known yet */
+	int64_t last_record_us;       /* CLOCK_MONOTONIC when the last record came; INT64_MIN: none in this run */
+	int64_t committed;            /* last offset the broker has taken as committed; -1: none in this run */
+};
+
 /*
  * One constant table per kind of source.
  *   poll    fills an empty batch with lines of ONE partition, waiting at most timeout_ms. 0: the batch holds events, refused lines or a changed
- *           position. -EAGAIN: nothing came. Other -errno: fatal, errstr says what and where; the daemon stops the source and reports.
+ *           position. -EAGAIN: nothing came. -EUCLEAN: data is gone and the operator has not accepted that; errstr names it and the mend, and the daemon
+ *           stops (nothing was taken past the gap). Other -errno: fatal, errstr says what and where; the daemon stops the source and reports.
  *   wake    makes a waiting poll return soon; any thread.
  *   status  any thread.
+ *   partitions  any thread; fills at most max, returns how many there are. NULL in kinds that have none.
+ *   commit  tells the broker how far a durable checkpoint has come: n_positions of all kinds, of which the source picks its own. Any thread; returns at
+ *           once; a failure is shown in the log and the status, never fatal: the checkpoint is the truth. NULL in kinds that have nothing to tell.
  *   close   by the polling thread's owner, after the thread ended. Accepts NULL.
  */
 struct source_ops {
@@ -37,6 +51,8 @@ struct source_ops {
 	int (*poll)(struct source *source, struct event_batch *batch, int timeout_ms, char *errstr, size_t errstr_size);
 	void (*wake)(struct source *source);
 	void (*status)(struct source *source, struct source_status *ret_status);
+	size_t (*partitions)(struct source *source, struct partition_status *ret_partitions, size_t max);
+	void (*commit)(struct source *source, const struct source_position *positions, size_t n_positions);
 	void (*close)(struct source *source);
 };
 
@@ -48,6 +64,10 @@ struct source {
 int source_poll(struct source *source, struct event_batch *batch, int timeout_ms, char *errstr, size_t errstr_size);
 void source_wake(struct source *source);
 void source_status(struct source *source, struct source_status *ret_status);
+/* 0 for kinds without partitions. */
+size_t source_partitions(struct source *source, struct partition_status *ret_partitions, size_t max);
+/* Does nothing for kinds that have nothing to tell. */
+void source_commit(struct source *source, const struct source_position *positions, size_t n_positions);
 void source_close(struct source *source);
 
 /* Limits of one line; shared by all sources. */
@@ -72,6 +92,42 @@ struct source_files_config {
  * A position that fits no file any more is not an error here: the first polls deliver it as a gap (loudly, counted).
  */
 int source_files_open(const struct source_files_config *config, const struct source_position *positions, size_t n_positions,
+                      struct source **ret_source, char *errstr, size_t errstr_size);
+
+/* One librdkafka setting, e.g. "security.protocol", "SASL_SSL". Values may be secrets: never logged, never in an error. */
+struct kafka_property {
+	char *name;
+	char *value;
+};
+
+/* Partitions first..last, both included. */
+struct partition_range {
+	int32_t first, last;
+};
+
+struct source_kafka_config {
+	enum event_stream stream;
+	const char *topic;
+	const char *brokers;                      /* bootstrap.servers */
+	const char *group;                        /* group.id, only for committing positions; recd takes no part in rebalances */
+	const struct kafka_property *properties;  /* set last: they win over recd's own settings, but for those recd's promise stands on */
+	size_t n_properties;
+	const struct partition_range *ranges;     /* the partitions this daemon owns; n_ranges 0: all, and those that are added later */
+	size_t n_ranges;
+	int from_end;                             /* 1: a partition seen at the first start (no position of this topic) begins at its end; later ones at 0 */
+	int accept_gaps;                          /* 0: lost data is -EUCLEAN; 1: it is counted as a gap and reading goes on */
+	struct decode_limits limits;
+	uint32_t metadata_interval_ms;            /* how often new partitions are looked for; default 30000 */
+	void (*log)(void *ctx, int level, const char *text); /* syslog levels; from any thread; NULL: silent */
+	void *log_ctx;
+};
+
+/*
+ * Consumes the owned partitions of one topic with assign() from the positions of the last cut (all kinds; the source picks its own by name, the array is
+ * copied). The broker need not be there: the source is then degraded, says why, and goes on when it comes. On success *ret_source is owned by the caller.
+ * Errors: -EINVAL (a property librdkafka refuses: errstr names it, not its value), -ENOMEM.
+ */
+int source_kafka_open(const struct source_kafka_config *config, const struct source_position *positions, size_t n_positions,
                       struct source **ret_source, char *errstr, size_t errstr_size);
 
 /* Opens a dead-letter file for appending; truncates it to `length` first (the length a cut recorded; -1: keep as it is). */

@@ -26,6 +26,12 @@ int kafka_client_conf(const char *brokers, const struct kafka_setting *defaults,
 /* An error as an operator understands it, with the mend: "no broker answers at 127.0.0.1:9092 (is it running? ...)". `detail` is librdkafka's own text, or NULL. */
 void kafka_client_words(rd_kafka_resp_err_t err, const char *brokers, const char *topic, const char *detail, char *ret_text, size_t size);
 
+/*
+ * Copies `text` with the properties' values in it made "***": librdkafka's texts may repeat them. Values under 4 characters stay, unless the name says password or
+ * secret. Whatever librdkafka says goes through here before it is logged or shown.
+ */
+void kafka_client_redact(const char *text, const struct kafka_property *properties, size_t n_properties, char *ret_text, size_t size);
+
 /* "NAME=VALUE" (the value may hold '=' and be empty). 0, -EINVAL (no '=' or no name), -ENOMEM. The strings are freed by kafka_property_clear(). */
 int kafka_property_parse(const char *text, struct kafka_property *ret_property);
 void kafka_property_clear(struct kafka_property *property);

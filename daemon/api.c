@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/api_internal.h"
 #include "daemon/log.h"
@@ -147,6 +148,29 @@ static size_t sources_get(const struct api *api, struct source_status *ret_sourc
 	return api->context.sources ? api->context.sources(api->context.ctx, ret_sources, SOURCES_MAX) : 0;
 }
 
+/* The Kafka partitions, with what the engine has counted. None when out of memory: the rest of the answer is worth more. */
+static size_t partitions_get(const struct api *api, struct engine *engine, int64_t time_max_us, struct partition_view ret_views[PARTITIONS_SHOWN + 1])
+{
+	const struct api_context *context = &api->context;
+	struct partition_status *partitions = NULL;
+	struct source_position *positions = NULL;
+	size_t n_positions = 0, n = context->partitions ? context->partitions(context->ctx, NULL, 0) : 0, n_now, n_views = 0;
+	struct timespec now;
+
+	if (n == 0)
+		return 0;
+	partitions = malloc(n * sizeof(*partitions));
+	if (partitions && engine_copy_positions(engine, &positions, &n_positions) == 0) {
+		n_now = context->partitions(context->ctx, partitions, n);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		n_views = partitions_view(partitions, n_now < n ? n_now : n, positions, n_positions, time_max_us,
+		                          (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000, ret_views);
+	}
+	free(partitions);
+	free(positions);
+	return n_views;
+}
+
 /* ---- health ---- */
 
 static void get_healthz(struct api_call *call)
@@ -186,9 +210,15 @@ static void get_status(struct api_call *call)
 	struct source_status sources[SOURCES_MAX];
 	struct engine_status status;
 	size_t n_sources = sources_get(call->api, sources);
+	struct partition_view *views = malloc((PARTITIONS_SHOWN + 1) * sizeof(*views));
 
 	engine_get_status(call->engine, &status);
-	api_answer_json(call->response, 200, render_status(&status, sources, n_sources));
+	if (views)
+		api_answer_json(call->response, 200,
+		                render_status(&status, sources, n_sources, views, partitions_get(call->api, call->engine, status.time_max_us, views)));
+	else
+		api_answer_json(call->response, 500, NULL);
+	free(views);
 }
 
 static void get_metrics(struct api_call *call)
@@ -201,10 +231,13 @@ static void get_metrics(struct api_call *call)
 	char *text = NULL;
 	size_t len = 0;
 	FILE *out = open_memstream(&text, &len);
+	struct partition_view *views = malloc((PARTITIONS_SHOWN + 1) * sizeof(*views));
 
 	if (engine) {
 		engine_get_status(engine, &status);
 		input.status = &status;
+		input.partitions = views;
+		input.n_partitions = views ? partitions_get(api, engine, status.time_max_us, views) : 0;
 	}
 	engine_let_go(api, engine);
 	input.n_sources = sources_get(api, sources);
@@ -215,9 +248,11 @@ static void get_metrics(struct api_call *call)
 	if (call->request->counters)
 		input.server = *call->request->counters;
 	call->response->code = 500;
+	if (out)
+		metrics_write(out, &input);
+	free(views);
 	if (!out)
 		return;
-	metrics_write(out, &input);
 	if (fclose(out) != 0) {
 		free(text);
 		return;

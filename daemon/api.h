@@ -32,6 +32,8 @@ struct api_context {
 	int (*reload)(void *ctx, char *ret_text, size_t ret_text_size);
 	/* Copies the status of at most max sources; returns how many. */
 	size_t (*sources)(void *ctx, struct source_status *ret_sources, size_t max);
+	/* Copies the status of at most max Kafka partitions; returns how many there are. */
+	size_t (*partitions)(void *ctx, struct partition_status *ret_partitions, size_t max);
 	/* 1 while the process is sound; 0 and the reason when not (a source or the engine hangs). */
 	int (*sound)(void *ctx, char *ret_reason, size_t ret_reason_size);
 	struct queue_set *queues; /* for the metrics; NULL: none. Lives longer than the server */

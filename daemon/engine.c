@@ -191,6 +191,12 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 	return 0;
 }
 
+void engine_on_durable(struct engine *engine, void (*durable)(void *ctx, const struct source_position *positions, size_t n_positions), void *ctx)
+{
+	engine->durable = durable;
+	engine->durable_ctx = ctx;
+}
+
 const char *engine_skipped_checkpoints(const struct engine *engine)
 {
 	return engine->skipped;
@@ -352,6 +358,7 @@ void engine_close(struct engine *engine)
 	dead_letter_close(engine->dead_letter);
 	engine_fold_close(engine);
 	free(engine->positions);
+	free(engine->told);
 	if (engine->end_fd >= 0)
 		close(engine->end_fd);
 	pthread_cond_destroy(&engine->changed);

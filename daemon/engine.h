@@ -56,6 +56,7 @@ struct engine_status {
 	int64_t model_clock_us;
 	size_t n_positions;              /* all; the first ENGINE_POSITIONS_SHOWN are copied */
 	struct source_position positions[ENGINE_POSITIONS_SHOWN];
+	struct source_position positions_rest; /* the counters of all others, summed; name, offset and file stay empty */
 };
 
 /*
@@ -64,6 +65,12 @@ struct engine_status {
  */
 int engine_open(const struct config *config, int data_dir_fd, struct queue_set *queues, void (*beat)(void *ctx, const char *what), void *ctx,
                 struct engine **ret_engine, char *errstr, size_t errstr_size);
+/*
+ * Called once for each checkpoint that has become durable, with the positions of its cut (valid during the call) and before anybody who waits for the
+ * checkpoint is answered; never for a failed one. On the engine's thread (in engine_close(), the caller's): it must not block or call the engine. Set
+ * before engine_start().
+ */
+void engine_on_durable(struct engine *engine, void (*durable)(void *ctx, const struct source_position *positions, size_t n_positions), void *ctx);
 /* Positions of the loaded cut, for opening the sources; valid until engine_start(). */
 const struct source_position *engine_positions(const struct engine *engine, size_t *ret_n);
 /* Damaged checkpoints that recovery passed over, a line each; "" when there were none. */
@@ -80,6 +87,8 @@ int engine_end_fd(const struct engine *engine);
 
 /* -- any thread -- */
 void engine_get_status(struct engine *engine, struct engine_status *ret_status);
+/* All positions as they stood at the last refresh of the status; *ret_positions is malloc'd, the caller's. 0 or -ENOMEM. */
+int engine_copy_positions(struct engine *engine, struct source_position **ret_positions, size_t *ret_n);
 const struct state *engine_state(const struct engine *engine);
 struct publisher *engine_publisher(const struct engine *engine);
 void engine_query_options(const struct engine *engine, struct query_options *ret_options); /* k left at 10 */

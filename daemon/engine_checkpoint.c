@@ -172,6 +172,8 @@ static void finish(struct engine *engine)
 
 	pthread_join(c->thread, NULL);
 	c->running = 0;
+	if (c->rc == 0 && engine->durable != NULL)
+		engine->durable(engine->durable_ctx, c->cut.positions, c->cut.n_positions);
 	release_cut(engine);
 	if (c->dead_letter_bad) {
 		/* never synced again on that descriptor; on a new one the disk gets another chance */

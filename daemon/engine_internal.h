@@ -113,6 +113,8 @@ struct engine {
 	struct engine_checkpoint checkpoint;
 	struct engine_rates rates;
 	int64_t status_us;
+	void (*durable)(void *ctx, const struct source_position *positions, size_t n_positions); /* see engine_on_durable(); NULL: nobody asks */
+	void *durable_ctx;
 	char backend_reason[256];
 	char skipped[1024];       /* damaged checkpoints that recovery passed over */
 
@@ -127,6 +129,8 @@ struct engine {
 	pthread_mutex_t mutex;     /* everything below */
 	pthread_cond_t changed;
 	struct engine_status status;
+	struct source_position *told; /* [n_told] copy of positions, as old as the status */
+	size_t n_told, told_capacity;
 	struct query_options query;
 	uint64_t snapshot_wanted, snapshot_done;
 	int snapshot_rc;

@@ -1,8 +1,10 @@
 /*
  * engine_status.c: the picture that other threads see. Built by the engine thread a few times a second and copied under the mutex.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/engine_internal.h"
@@ -19,7 +21,13 @@ static uint64_t mix(uint64_t h, uint64_t v)
 
 /*
  * Digest of the positions: how far every partition was consumed and what was counted on the way. A sum over partitions, so that their order does not
- * matter. Where a file lies (device, inode, marker) is left out: it says how to find the position again, not what it is.
+ * matter. In it is what the log alone decides, whenever and however often recd was stopped on the way: offset, lines, empty lines (tombstones), refusals,
+ * unknown types, gaps, holes, resets. Left out is:
+ * - where a file lies and what lay before the position (device, inode, marker, mark time): it says how to find the position again, not what it is;
+ * - duplicates: records that Kafka's client delivered again and recd dropped. Their number depends on when a broker went away.
+ * Holes count offsets that hold no record (transaction markers, compaction), and they are counted when a later record shows them: those behind the last
+ * record of a partition are in no run's count, so that two runs that have read to the end agree. Two things make two honest runs differ all the same: a
+ * topic compacted between them (one counts lines where the other counts holes), and data lost before one of them read it (gaps).
  */
 static struct state_digest positions_digest(const struct source_position *positions, size_t n)
 {
@@ -35,7 +43,7 @@ static struct state_digest positions_digest(const struct source_position *positi
 		for (int r = 0; r < REFUSAL_COUNT; r++)
 			h = mix(h, p->refused[r]);
 		h = mix(mix(mix(h, p->unknown_types), p->gaps), p->gap_bytes);
-		h = mix(mix(mix(h, p->holes), p->duplicates), p->resets);
+		h = mix(mix(h, p->holes), p->resets);
 		digest.lo += h;
 		digest.hi += mix(h, 0xa0761d6478bd642fu);
 	}
@@ -83,6 +91,47 @@ static void fill_gaps(const struct engine *engine, struct engine_status *s)
 	s->checkpoint_gap_p999_us = gap_histogram_percentile(&engine->gaps_checkpoint, 0.999);
 }
 
+static void add_counters(struct source_position *sum, const struct source_position *p)
+{
+	sum->lines += p->lines;
+	sum->empty += p->empty;
+	for (int r = 0; r < REFUSAL_COUNT; r++)
+		sum->refused[r] += p->refused[r];
+	sum->unknown_types += p->unknown_types;
+	sum->gaps += p->gaps;
+	sum->gap_bytes += p->gap_bytes;
+	sum->holes += p->holes;
+	sum->duplicates += p->duplicates;
+	sum->resets += p->resets;
+	if (p->last_time_us > sum->last_time_us)
+		sum->last_time_us = p->last_time_us;
+}
+
+/* The first positions one by one, the others summed; and a copy of all for engine_copy_positions(). Under the mutex. */
+static void fill_positions(struct engine *engine, struct engine_status *s)
+{
+	s->n_positions = engine->n_positions;
+	s->positions_rest = (struct source_position){ .last_time_us = INT64_MIN };
+	for (size_t i = 0; i < engine->n_positions; i++) {
+		if (i < ENGINE_POSITIONS_SHOWN)
+			s->positions[i] = engine->positions[i];
+		else
+			add_counters(&s->positions_rest, &engine->positions[i]);
+	}
+	if (engine->told_capacity < engine->n_positions) {
+		const size_t capacity = engine->n_positions + 16;
+		struct source_position *grown = realloc(engine->told, capacity * sizeof(*grown));
+
+		if (grown == NULL)
+			return; /* the older copy stays */
+		engine->told = grown;
+		engine->told_capacity = capacity;
+	}
+	if (engine->n_positions > 0)
+		memcpy(engine->told, engine->positions, engine->n_positions * sizeof(*engine->told));
+	engine->n_told = engine->n_positions;
+}
+
 static void fill(struct engine *engine, struct engine_status *s, const char *phase, int64_t now_us)
 {
 	struct generation *g = generation_acquire(engine->publisher);
@@ -120,9 +169,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	s->dead_letter_failures = engine->dead_letter_failures;
 	s->memory_bytes = state_memory_bytes(engine->state);
 	s->model_clock_us = engine_model_clock_us(engine);
-	s->n_positions = engine->n_positions;
-	for (size_t i = 0; i < engine->n_positions && i < ENGINE_POSITIONS_SHOWN; i++)
-		s->positions[i] = engine->positions[i];
+	fill_positions(engine, s);
 }
 
 void engine_status_refresh(struct engine *engine, const char *phase)
@@ -149,4 +196,22 @@ void engine_get_status(struct engine *engine, struct engine_status *ret_status)
 	pthread_mutex_lock(&engine->mutex);
 	*ret_status = engine->status;
 	pthread_mutex_unlock(&engine->mutex);
+}
+
+int engine_copy_positions(struct engine *engine, struct source_position **ret_positions, size_t *ret_n)
+{
+	struct source_position *copy;
+	int rc = -ENOMEM;
+
+	pthread_mutex_lock(&engine->mutex);
+	copy = malloc((engine->n_told + 1) * sizeof(*copy));
+	if (copy != NULL) {
+		if (engine->n_told > 0)
+			memcpy(copy, engine->told, engine->n_told * sizeof(*copy));
+		*ret_positions = copy;
+		*ret_n = engine->n_told;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&engine->mutex);
+	return rc;
 }

@@ -91,28 +91,46 @@ static void write_info(FILE *out, const struct metric *metric, const struct metr
 		const struct engine_status *status = input->status;                                                                                           \
 		for (size_t i = 0; status && i < status->n_positions && i < ENGINE_POSITIONS_SHOWN; i++)                                                      \
 			sample_with(out, metric, "position", status->positions[i].name, (double)status->positions[i].field);                                  \
+		if (status && status->n_positions > ENGINE_POSITIONS_SHOWN)                                                                                   \
+			sample_with(out, metric, "position", PARTITIONS_OTHERS, (double)status->positions_rest.field);                                        \
 	}
 POSITION_COUNTER(lines)
 POSITION_COUNTER(empty)
 POSITION_COUNTER(unknown_types)
 POSITION_COUNTER(gaps)
 POSITION_COUNTER(gap_bytes)
+POSITION_COUNTER(holes)
+POSITION_COUNTER(duplicates)
 POSITION_COUNTER(resets)
-POSITION_COUNTER(offset)
+
+/* Offsets of many positions make no sum. */
+static void write_offset(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	const struct engine_status *status = input->status;
+
+	for (size_t i = 0; status && i < status->n_positions && i < ENGINE_POSITIONS_SHOWN; i++)
+		sample_with(out, metric, "position", status->positions[i].name, (double)status->positions[i].offset);
+}
+
+static void write_refused_of(FILE *out, const struct metric *metric, const char *name, const uint64_t refused[REFUSAL_COUNT])
+{
+	for (int r = 0; r < REFUSAL_COUNT; r++) {
+		if (!refused[r])
+			continue;
+		fprintf(out, "%s{position=\"", metric->name);
+		write_label(out, name);
+		fprintf(out, "\",reason=\"%s\"} %" PRIu64 "\n", refusal_name((enum refusal)r), refused[r]);
+	}
+}
 
 static void write_refused(FILE *out, const struct metric *metric, const struct metrics_input *input)
 {
 	const struct engine_status *status = input->status;
 
-	for (size_t i = 0; status && i < status->n_positions && i < ENGINE_POSITIONS_SHOWN; i++) {
-		for (int r = 0; r < REFUSAL_COUNT; r++) {
-			if (!status->positions[i].refused[r])
-				continue;
-			fprintf(out, "%s{position=\"", metric->name);
-			write_label(out, status->positions[i].name);
-			fprintf(out, "\",reason=\"%s\"} %" PRIu64 "\n", refusal_name((enum refusal)r), status->positions[i].refused[r]);
-		}
-	}
+	for (size_t i = 0; status && i < status->n_positions && i < ENGINE_POSITIONS_SHOWN; i++)
+		write_refused_of(out, metric, status->positions[i].name, status->positions[i].refused);
+	if (status && status->n_positions > ENGINE_POSITIONS_SHOWN)
+		write_refused_of(out, metric, PARTITIONS_OTHERS, status->positions_rest.refused);
 }
 
 static void write_applied(FILE *out, const struct metric *metric, const struct metrics_input *input)
@@ -148,6 +166,22 @@ SOURCE_VALUE(lag_records, source->lag_records >= 0, source->lag_records)
 SOURCE_VALUE(last_time, source->last_time_us != STATE_TIME_NONE, (double)source->last_time_us / 1e6)
 SOURCE_VALUE(degraded, 1, source->degraded != 0)
 
+/* What is not known is left out. */
+#define PARTITION_VALUE(suffix, known, value)                                                                                                                \
+	static void write_partition_##suffix(FILE *out, const struct metric *metric, const struct metrics_input *input)                                       \
+	{                                                                                                                                                     \
+		for (size_t i = 0; i < input->n_partitions; i++) {                                                                                            \
+			const struct partition_view *partition = &input->partitions[i];                                                                       \
+			if ((known) >= 0)                                                                                                                     \
+				sample_with(out, metric, "position", partition->name, (double)(value));                                                       \
+		}                                                                                                                                             \
+	}
+PARTITION_VALUE(end, partition->end, partition->end)
+PARTITION_VALUE(lag_records, partition->lag_records, partition->lag_records)
+PARTITION_VALUE(lag_seconds, partition->lag_time_us, (double)partition->lag_time_us / 1e6)
+PARTITION_VALUE(idle_seconds, partition->idle_us, (double)partition->idle_us / 1e6)
+PARTITION_VALUE(committed, partition->committed, partition->committed)
+
 static void write_answers(FILE *out, const struct metric *metric, const struct metrics_input *input)
 {
 	char code[16];
@@ -179,7 +213,7 @@ static const struct metric metrics[] = {
 	{"recd_ready", "gauge", "", "", "1 once recovery is done; what /readyz says.", FUNCTION(write_ready)},
 	{"recd_info", "gauge", "", "version, backend", "Always 1; what runs.", FUNCTION(write_info)},
 
-	{"recd_source_partitions", "gauge", "", "source", "Files that are open.", FUNCTION(write_source_partitions)},
+	{"recd_source_partitions", "gauge", "", "source", "Files that are open; Kafka partitions that are read.", FUNCTION(write_source_partitions)},
 	{"recd_source_lag_bytes", "gauge", "bytes", "source", "Not read yet, over all files of the source.", FUNCTION(write_source_lag_bytes)},
 	{"recd_source_lag_records", "gauge", "", "source", "Not read yet, where positions count records.", FUNCTION(write_source_lag_records)},
 	{"recd_source_last_event_timestamp_seconds", "gauge", "seconds", "source",
@@ -198,6 +232,21 @@ static const struct metric metrics[] = {
 	{"recd_gap_bytes_total", "counter", "bytes", "position", "How much that was, as far as it is known (records, where positions count records).",
 	 FUNCTION(write_gap_bytes)},
 	{"recd_file_resets_total", "counter", "", "position", "Files that were truncated and are read from their start again.", FUNCTION(write_resets)},
+	{"recd_holes_total", "counter", "", "position", "Kafka offsets that hold no record: transaction markers, compaction. Not an error.", FUNCTION(write_holes)},
+	{"recd_duplicates_total", "counter", "", "position", "Kafka records that came again and were dropped, as happens when a broker goes away. Not an error.",
+	 FUNCTION(write_duplicates)},
+	{"recd_partition_end_offset", "gauge", "", "position", "Kafka: offset of the record that the partition takes next (high watermark).",
+	 FUNCTION(write_partition_end)},
+	{"recd_partition_lag_records", "gauge", "", "position", "Kafka: records not read yet.", FUNCTION(write_partition_lag_records)},
+	{"recd_partition_lag_seconds", "gauge", "seconds", "position",
+	 "Kafka: lag in event time: the largest event time applied from any source minus the largest of this partition. A partition or topic that is silent while others "
+	 "go on grows here even when no record waits; it is not an error.",
+	 FUNCTION(write_partition_lag_seconds)},
+	{"recd_partition_idle_seconds", "gauge", "seconds", "position", "Kafka: since the last record came; absent: none in this run.",
+	 FUNCTION(write_partition_idle_seconds)},
+	{"recd_partition_committed_offset", "gauge", "", "position",
+	 "Kafka: last offset that the broker has taken as committed, always one of a durable checkpoint; absent: none in this run.",
+	 FUNCTION(write_partition_committed)},
 	{"recd_dead_letter_bytes", "gauge", "bytes", "", "Length of dead-letter.jsonl.", STATUS(I64, dead_letter_length)},
 	{"recd_dead_letter_dropped_total", "counter", "", "", "Refused lines not kept because the file is full.", STATUS(U64, dead_letter_dropped)},
 	{"recd_dead_letter_failures_total", "counter", "", "", "Batches whose refused lines could not be written.", STATUS(U64, dead_letter_failures)},
@@ -310,8 +359,10 @@ void metrics_write_docs(FILE *out)
 	fputs("# Metrics\n\n"
 	      "Written from the table in daemon/metrics.c; do not edit. `GET /metrics` on the socket answers with these in Prometheus' text format:\n"
 	      "`curl --unix-socket /run/recd/recd.sock http://recd/metrics`. A metric without a value yet is left out. Counters named with a `position` lie in the\n"
-	      "checkpoint and go on after a restart; the others begin at 0. The label `position` is the source position's name (file:STREAM:PATH), of which the first\n"
-	      "64 are shown; `source` is the name of a source, `stream` that of a stream.\n\n"
+	      "checkpoint and go on after a restart; the others begin at 0. The label `position` is the source position's name (file:STREAM:PATH or\n"
+	      "kafka:STREAM:TOPIC:PARTITION). The first 64 positions (256 for `recd_partition_*`) have samples of their own, the others one together, named\n"
+	      "`(others)`: counters, offsets and lags in records are summed there, of lags in time and idle times it is the largest. `source` is the name of a source,\n"
+	      "`stream` that of a stream.\n\n"
 	      "| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n",
 	      out);
 	for (size_t i = 0; i < N_METRICS; i++)

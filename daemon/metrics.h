@@ -8,6 +8,7 @@
 
 #include "daemon/api.h"
 #include "daemon/engine.h"
+#include "daemon/partitions.h"
 
 /* Status codes that answers are counted by; METRICS_CODES - 1 stands for all others. */
 #define METRICS_CODES 9
@@ -17,6 +18,8 @@ struct metrics_input {
 	const struct engine_status *status; /* NULL: not started; its metrics are then left out */
 	const struct source_status *sources;
 	size_t n_sources;
+	const struct partition_view *partitions; /* as partitions_view() gave them */
+	size_t n_partitions;
 	uint32_t queue_waiting[STREAM_COUNT]; /* batches */
 	uint64_t answers[METRICS_CODES];      /* answered requests by code */
 	struct api_server_counters server;

@@ -290,6 +290,30 @@ static json_t *render_position(const struct source_position *position)
 	return draft_end(&draft);
 }
 
+/* What is not known becomes null. */
+static void put_known(struct draft *draft, const char *key, int64_t value)
+{
+	put(draft, key, value < 0 ? json_null() : json_integer(value));
+}
+
+static json_t *render_partition(const struct partition_view *partition)
+{
+	struct draft draft = draft_object();
+
+	put_text(&draft, "name", partition->name);
+	put_int(&draft, "offset", partition->offset);
+	put_known(&draft, "end", partition->end);
+	put_known(&draft, "lag_records", partition->lag_records);
+	put_known(&draft, "lag_time_us", partition->lag_time_us);
+	put_known(&draft, "idle_us", partition->idle_us);
+	put_known(&draft, "committed", partition->committed);
+	put_uint(&draft, "gaps", partition->gaps);
+	put_uint(&draft, "gap_records", partition->gap_records);
+	put_uint(&draft, "holes", partition->holes);
+	put_uint(&draft, "duplicates", partition->duplicates);
+	return draft_end(&draft);
+}
+
 static json_t *render_source(const struct source_status *source)
 {
 	struct draft draft = draft_object();
@@ -371,7 +395,8 @@ static void put_keeping(struct draft *draft, const struct engine_status *status)
 	put_uint(draft, "n_positions", status->n_positions);
 }
 
-json_t *render_status(const struct engine_status *status, const struct source_status *sources, size_t n_sources)
+json_t *render_status(const struct engine_status *status, const struct source_status *sources, size_t n_sources, const struct partition_view *partitions,
+                      size_t n_partitions)
 {
 	struct draft answer = draft_object();
 	size_t n = status->n_positions < ENGINE_POSITIONS_SHOWN ? status->n_positions : ENGINE_POSITIONS_SHOWN;
@@ -382,8 +407,12 @@ json_t *render_status(const struct engine_status *status, const struct source_st
 	json_t *positions = put_array(&answer, "positions");
 	for (size_t i = 0; i < n && !answer.failed; i++)
 		append(&answer, positions, render_position(&status->positions[i]));
+	put(&answer, "positions_rest", n < status->n_positions ? render_position(&status->positions_rest) : json_null());
 	json_t *array = put_array(&answer, "sources");
 	for (size_t i = 0; i < n_sources && !answer.failed; i++)
 		append(&answer, array, render_source(&sources[i]));
+	array = put_array(&answer, "partitions");
+	for (size_t i = 0; i < n_partitions && !answer.failed; i++)
+		append(&answer, array, render_partition(&partitions[i]));
 	return draft_end(&answer);
 }

@@ -30,7 +30,10 @@ static const struct command_spec spec = {
 	.flags = flags,
 	.n_flags = sizeof(flags) / sizeof(flags[0]),
 	.notes = "Digests: two recd that have read the same logs have the same histories digest, in whatever order they read them; the positions digest says how\n"
-	         "far the sources have been consumed. Neither depends on the model.",
+	         "far the sources have been consumed. Neither depends on the model.\n"
+	         "Kafka partitions: lag is in records; behind is the lag in event time: the largest event time recd has applied from any source minus the largest of\n"
+	         "the partition, so that a silent topic shows; idle is the time since its last record; committed is what the broker was told after the last durable\n"
+	         "checkpoint; dups are records that came again and were dropped. --json has the end of the log too.",
 	.examples = "  recctl status\n"
 	            "  recctl status --socket /run/recd/recd.sock --json",
 };
@@ -136,6 +139,15 @@ static void print_positions(const json_t *status)
 		table_cell(&table, "%s", count_of(position, "gaps"));
 		table_cell(&table, "%s", count_of(position, "resets"));
 	}
+	position = json_object_get(status, "positions_rest");
+	if (json_is_object(position)) {
+		table_cell(&table, "(%" JSON_INTEGER_FORMAT " others)", int_of(status, "n_positions") - (json_int_t)json_array_size(positions));
+		table_cell(&table, "-");
+		table_cell(&table, "%s", count_of(position, "lines"));
+		table_cell(&table, "%" PRIu64, sum_refused(position));
+		table_cell(&table, "%s", count_of(position, "gaps"));
+		table_cell(&table, "%s", count_of(position, "resets"));
+	}
 	(void)table_end(&table, 0);
 }
 
@@ -146,6 +158,63 @@ static void lag_cell(struct table *table, const json_t *source, const char *key)
 		table_cell(table, "-");
 	else
 		table_cell(table, "%s", count_of(source, key));
+}
+
+/* Seconds from microseconds; a dash when not known. */
+static void seconds_cell(struct table *table, const json_t *partition, const char *key)
+{
+	const json_t *value = json_object_get(partition, key);
+
+	if (json_is_integer(value))
+		table_cell(table, "%.1f", (double)json_integer_value(value) / 1e6);
+	else
+		table_cell(table, "-");
+}
+
+static void known_cell(struct table *table, const json_t *partition, const char *key)
+{
+	const json_t *value = json_object_get(partition, key);
+
+	if (json_is_integer(value))
+		table_cell(table, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else
+		table_cell(table, "-");
+}
+
+/* TOPIC:PARTITION of "kafka:STREAM:TOPIC:PARTITION"; other names as they are. */
+static const char *partition_name(const char *name)
+{
+	const char *colon = strncmp(name, "kafka:", 6) == 0 ? strchr(name + 6, ':') : NULL;
+
+	return colon ? colon + 1 : name;
+}
+
+/* The end of the log is left out: it is offset + lag. */
+static void print_partitions(const json_t *status)
+{
+	static const struct table_column columns[] = { { "kafka partition", 0 }, { "offset", 1 }, { "lag", 1 }, { "behind s", 1 }, { "idle s", 1 },
+		                                       { "committed", 1 }, { "gaps", 1 }, { "holes", 1 }, { "dups", 1 } };
+	const json_t *partitions = json_object_get(status, "partitions"), *partition;
+	struct table table;
+	size_t i;
+
+	if (!json_array_size(partitions))
+		return;
+	putchar('\n');
+	table_begin(&table, columns, sizeof(columns) / sizeof(columns[0]));
+	json_array_foreach(partitions, i, partition)
+	{
+		table_cell(&table, "%s", partition_name(text_of(partition, "name")));
+		table_cell(&table, "%" JSON_INTEGER_FORMAT, int_of(partition, "offset"));
+		known_cell(&table, partition, "lag_records");
+		seconds_cell(&table, partition, "lag_time_us");
+		seconds_cell(&table, partition, "idle_us");
+		known_cell(&table, partition, "committed");
+		table_cell(&table, "%" JSON_INTEGER_FORMAT, int_of(partition, "gaps"));
+		table_cell(&table, "%" JSON_INTEGER_FORMAT, int_of(partition, "holes"));
+		table_cell(&table, "%" JSON_INTEGER_FORMAT, int_of(partition, "duplicates"));
+	}
+	(void)table_end(&table, 0);
 }
 
 static void print_sources(const json_t *status)
@@ -196,6 +265,7 @@ int command_status(int argc, char **argv)
 		print_positions(status);
 		putchar('\n');
 		print_sources(status);
+		print_partitions(status);
 		rc = EXIT_OK;
 	}
 	json_decref(status);

@@ -45,6 +45,19 @@ void engine_get_status(struct engine *engine, struct engine_status *ret_status)
 	ret_status->histories_digest = state_digest(engine->state);
 }
 
+int engine_copy_positions(struct engine *engine, struct source_position **ret_positions, size_t *ret_n)
+{
+	(void)engine;
+	*ret_positions = calloc(1, sizeof(**ret_positions));
+	if (*ret_positions == NULL)
+		return -ENOMEM;
+	snprintf((*ret_positions)->name, sizeof((*ret_positions)->name), "kafka:events:t:0");
+	(*ret_positions)->holes = 5;
+	(*ret_positions)->last_time_us = INT64_MIN;
+	*ret_n = 1;
+	return 0;
+}
+
 const struct state *engine_state(const struct engine *engine)
 {
 	return engine->state;
@@ -177,6 +190,16 @@ static int reload_stand_in(void *ctx, char *ret_text, size_t size)
 	return r;
 }
 
+static size_t partitions_stand_in(void *ctx, struct partition_status *ret_partitions, size_t max)
+{
+	(void)ctx;
+	if (max > 0) {
+		ret_partitions[0] = (struct partition_status){.offset = 3, .end = 9, .lag_records = 6, .last_record_us = INT64_MIN, .committed = -1};
+		strcpy(ret_partitions[0].name, "kafka:events:t:0");
+	}
+	return 1;
+}
+
 static size_t sources_stand_in(void *ctx, struct source_status *ret_sources, size_t max)
 {
 	(void)ctx;
@@ -196,7 +219,7 @@ static int sound_stand_in(void *ctx, char *ret_reason, size_t size)
 
 static int start_on(const char *path, uint32_t clients_max, uint32_t timeout_sec, struct server **ret_server)
 {
-	const struct api_context context = {.ctx = &reload_result, .reload = reload_stand_in, .sources = sources_stand_in, .sound = sound_stand_in};
+	const struct api_context context = {.ctx = &reload_result, .reload = reload_stand_in, .sources = sources_stand_in, .partitions = partitions_stand_in, .sound = sound_stand_in};
 	struct config config;
 	int r;
 

@@ -239,6 +239,9 @@ static void test_status_and_metrics(void **state)
 	json = get_json("/v1/status");
 	assert_int_equal(json_integer_value(json_object_get(json, "n_users")), 2);
 	assert_string_equal(json_string_value(json_object_get(json_array_get(json_object_get(json, "sources"), 0), "name")), "files:watch_stats");
+	json_t *partition = json_array_get(json_object_get(json, "partitions"), 0); /* the source's figures and the engine's, put together */
+	assert_int_equal(json_integer_value(json_object_get(partition, "lag_records")), 6);
+	assert_int_equal(json_integer_value(json_object_get(partition, "holes")), 5);
 	json_decref(json);
 	assert_answer("GET", "/nothing", 404, "");
 	assert_answer("GET", "/metrics", 200, "\nrecd_users 2\n");

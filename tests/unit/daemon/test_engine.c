@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +32,10 @@ struct bench {
 	struct queue_set *queues;
 	struct engine *engine;
 	int64_t offset;
+	/* what engine_on_durable() told last */
+	atomic_int durable_calls;
+	size_t durable_n;
+	int64_t durable_offset;
 };
 
 static void sleep_ms(int ms)
@@ -38,6 +43,16 @@ static void sleep_ms(int ms)
 	const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
 
 	nanosleep(&ts, NULL);
+}
+
+/* The engine thread calls; tests read after a snapshot was answered, which comes later. */
+static void note_durable(void *ctx, const struct source_position *positions, size_t n)
+{
+	struct bench *b = ctx;
+
+	b->durable_n = n;
+	b->durable_offset = n > 0 ? positions[0].offset : -1;
+	atomic_fetch_add(&b->durable_calls, 1);
 }
 
 static void start(struct bench *b)
@@ -48,6 +63,7 @@ static void start(struct bench *b)
 	assert_int_equal(queue_set_new(4, enabled, &b->queues), 0);
 	if (engine_open(&b->config, b->fd, b->queues, NULL, NULL, &b->engine, errstr, sizeof(errstr)) < 0)
 		fail_msg("%s", errstr);
+	engine_on_durable(b->engine, note_durable, b);
 	assert_int_equal(engine_start(b->engine, errstr, sizeof(errstr)), 0);
 }
 
@@ -288,6 +304,92 @@ static void retired_counters_come_home(void **in)
 	assert_string_equal(s.positions[0].name, "file:watch_stats:/x");
 }
 
+/* What a broker may be told: the positions of the cut, once it is durable, and nothing when it failed. */
+static void durable_positions_are_told(void **in)
+{
+	struct bench *b = *in;
+	struct checkpoint_result result;
+	char errstr[512];
+	char checkpoints[128];
+
+	push_watches(b, 0, 2);
+	wait_for(b, consumed, b->offset);
+	assert_int_equal(atomic_load(&b->durable_calls), 0);
+	assert_int_equal(engine_snapshot(b->engine, PATIENCE_MS, &result, errstr, sizeof(errstr)), 0);
+	assert_int_equal(atomic_load(&b->durable_calls), 1);
+	assert_int_equal(b->durable_n, 1);
+	assert_int_equal(b->durable_offset, b->offset);
+
+	/* no place to write to: a file where the folder was */
+	const int64_t told = b->offset;
+	char command[512];
+
+	snprintf(checkpoints, sizeof(checkpoints), "%s/checkpoints", b->path);
+	snprintf(command, sizeof(command), "mv %s %s.away && touch %s", checkpoints, checkpoints, checkpoints);
+	assert_int_equal(system(command), 0);
+	push_watches(b, 2, 1);
+	wait_for(b, consumed, b->offset);
+	assert_true(engine_snapshot(b->engine, PATIENCE_MS, &result, errstr, sizeof(errstr)) < 0);
+	assert_int_equal(atomic_load(&b->durable_calls), 1);
+	assert_int_equal(b->durable_offset, told);
+	snprintf(command, sizeof(command), "rm %s && mv %s.away %s", checkpoints, checkpoints, checkpoints);
+	assert_int_equal(system(command), 0);
+	stop(b, 0); /* the last one */
+	assert_int_equal(atomic_load(&b->durable_calls), 2);
+	assert_int_equal(b->durable_offset, b->offset);
+}
+
+static int has_positions(const struct engine_status *s, int64_t n)
+{
+	return (int64_t)s->n_positions == n;
+}
+
+/* Positions above those shown are summed, all are copied; the digest says what the log decides, not how often a record came again. */
+static void many_positions_and_their_digest(void **in)
+{
+	struct bench *b = *in;
+	struct source_position *positions = NULL;
+	struct engine_status s;
+	struct state_digest before;
+	size_t n = 0;
+
+	for (int i = 0; i < ENGINE_POSITIONS_SHOWN + 3; i++) {
+		struct event_batch *batch = queue_take_free(b->queues, STREAM_WATCHES, PATIENCE_MS);
+
+		assert_non_null(batch);
+		snprintf(batch->position.name, sizeof(batch->position.name), "kafka:watch_stats:t:%d", i);
+		batch->position.offset = 10;
+		batch->position.lines = 10;
+		batch->position.holes = 2;
+		batch->position.last_time_us = 5 + i;
+		queue_push(b->queues, batch);
+	}
+	s = wait_for(b, has_positions, ENGINE_POSITIONS_SHOWN + 3);
+	assert_int_equal(s.positions_rest.lines, 30);
+	assert_int_equal(s.positions_rest.holes, 6);
+	assert_int_equal(s.positions_rest.last_time_us, 5 + ENGINE_POSITIONS_SHOWN + 2);
+	assert_int_equal(engine_copy_positions(b->engine, &positions, &n), 0);
+	assert_int_equal(n, ENGINE_POSITIONS_SHOWN + 3);
+	assert_string_equal(positions[n - 1].name, "kafka:watch_stats:t:66");
+	before = s.positions_digest;
+	for (int changed = 0; changed < 2; changed++) { /* first duplicates alone, then a hole as well */
+		struct event_batch *batch = queue_take_free(b->queues, STREAM_WATCHES, PATIENCE_MS);
+
+		assert_non_null(batch);
+		batch->position = positions[n - 1];
+		batch->position.duplicates = 7;
+		batch->position.holes += (uint64_t)changed;
+		queue_push(b->queues, batch);
+		for (int waited = 0; waited < PATIENCE_MS && (s.positions_rest.duplicates != 7 || s.positions_rest.holes != 6 + (uint64_t)changed); waited += 10) {
+			sleep_ms(10);
+			engine_get_status(b->engine, &s);
+		}
+		assert_int_equal(s.positions_rest.holes, 6 + changed);
+		assert_int_equal(s.positions_digest.lo == before.lo && s.positions_digest.hi == before.hi, !changed);
+	}
+	free(positions);
+}
+
 static int in_trouble(const struct engine_status *s, int64_t arg)
 {
 	(void)arg;
@@ -411,6 +513,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(checkpoint_brings_it_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(stopping_saves, setup, teardown),
 		cmocka_unit_test_setup_teardown(retired_counters_come_home, setup, teardown),
+		cmocka_unit_test_setup_teardown(durable_positions_are_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(many_positions_and_their_digest, setup, teardown),
 		cmocka_unit_test_setup_teardown(divergence_is_rolled_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgetting_is_remembered, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_room_to_forget, setup, teardown),

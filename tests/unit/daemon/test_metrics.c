@@ -17,6 +17,7 @@
 
 static struct engine_status status;
 static struct source_status sources[2];
+static struct partition_view partitions[2];
 static char *text;
 
 static void write_text(const struct metrics_input *input)
@@ -34,7 +35,7 @@ static void write_text(const struct metrics_input *input)
 
 static struct metrics_input full_input(void)
 {
-	struct metrics_input input = {.status = &status, .sources = sources, .n_sources = 2, .log_lost = 4};
+	struct metrics_input input = {.status = &status, .sources = sources, .n_sources = 2, .partitions = partitions, .n_partitions = 2, .log_lost = 4};
 
 	memset(&status, 0, sizeof(status));
 	memset(sources, 0, sizeof(sources));
@@ -67,6 +68,10 @@ static struct metrics_input full_input(void)
 	sources[1].lag_bytes = -1;
 	sources[1].lag_records = 6;
 	sources[1].last_time_us = 1500000;
+	status.positions[1].holes = 41;
+	status.positions[1].duplicates = 42;
+	partitions[0] = (struct partition_view){.name = "kafka:events:t:0", .end = 51, .lag_records = 52, .lag_time_us = 5300000, .idle_us = 5400000, .committed = 55};
+	partitions[1] = (struct partition_view){.name = "kafka:events:t:1", .end = -1, .lag_records = -1, .lag_time_us = -1, .idle_us = -1, .committed = -1};
 	input.queue_waiting[STREAM_EVENTS] = 3;
 	input.answers[0] = 21;
 	input.answers[METRICS_CODES - 1] = 22;
@@ -119,7 +124,16 @@ static void test_values(void **state)
 	assert_line("recd_http_clients_dropped_total 33");
 	assert_line("recd_http_accept_failures_total 34");
 	assert_line("recd_log_lines_lost_total 4");
+	assert_line("recd_holes_total{position=\"file:watch_stats:/w\"} 41");
+	assert_line("recd_duplicates_total{position=\"file:watch_stats:/w\"} 42");
+	assert_line("recd_partition_end_offset{position=\"kafka:events:t:0\"} 51");
+	assert_line("recd_partition_lag_records{position=\"kafka:events:t:0\"} 52");
+	assert_line("recd_partition_lag_seconds{position=\"kafka:events:t:0\"} 5.3");
+	assert_line("recd_partition_idle_seconds{position=\"kafka:events:t:0\"} 5.4");
+	assert_line("recd_partition_committed_offset{position=\"kafka:events:t:0\"} 55");
+	assert_null(strstr(text, "(others)"));
 	/* what is not known is left out, not written as -1 or NaN */
+	assert_null(strstr(text, "kafka:events:t:1"));
 	assert_null(strstr(text, "\nrecd_checkpoint_age_seconds "));
 	assert_null(strstr(text, "recd_source_lag_bytes{source=\"files:watch_stats\""));
 	assert_null(strstr(text, "recd_source_last_event_timestamp_seconds{source=\"files:events\""));
@@ -127,6 +141,25 @@ static void test_values(void **state)
 	write_text(&input);
 	assert_null(strstr(text, "nan"));
 	assert_null(strstr(text, "\nrecd_training_loss "));
+}
+
+/* Positions above the 64th are told together. */
+static void test_many_positions(void **state)
+{
+	struct metrics_input input = full_input();
+
+	(void)state;
+	for (int i = 2; i < ENGINE_POSITIONS_SHOWN; i++)
+		snprintf(status.positions[i].name, sizeof(status.positions[i].name), "kafka:events:t:%d", i);
+	status.n_positions = ENGINE_POSITIONS_SHOWN + 2;
+	status.positions_rest.lines = 61;
+	status.positions_rest.gaps = 62;
+	status.positions_rest.refused[REFUSED_JSON] = 63;
+	write_text(&input);
+	assert_line("recd_lines_total{position=\"(others)\"} 61");
+	assert_line("recd_gaps_total{position=\"(others)\"} 62");
+	assert_line("recd_refused_lines_total{position=\"(others)\",reason=\"json\"} 63");
+	assert_null(strstr(text, "recd_position_offset{position=\"(others)\"}"));
 }
 
 static void test_before_start(void **state)
@@ -230,6 +263,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_many_positions),
 		cmocka_unit_test(test_before_start),
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_page),

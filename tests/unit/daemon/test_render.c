@@ -62,7 +62,7 @@ static void the_status_holds_every_field(void **state)
 	(void)state;
 	assert_non_null(status);
 	fill(status, &source);
-	json_t *json = render_status(status, &source, 1);
+	json_t *json = render_status(status, &source, 1, NULL, 0);
 	assert_non_null(json);
 	for (size_t i = 0; i < sizeof(ints) / sizeof(ints[0]); i++)
 		assert_true(int_at(json, ints[i]) != 0);
@@ -93,9 +93,10 @@ static void positions_and_sources(void **state)
 	(void)state;
 	assert_non_null(status);
 	fill(status, &source);
-	json_t *json = render_status(status, &source, 1);
+	json_t *json = render_status(status, &source, 1, NULL, 0);
 	const json_t *positions = json_object_get(json, "positions"), *second = json_array_get(positions, 1), *first = json_array_get(positions, 0);
 	assert_int_equal(json_array_size(positions), 2);
+	assert_true(json_is_null(json_object_get(json, "positions_rest")));
 	assert_string_equal(json_string_value(json_object_get(second, "name")), "file:watch_stats:/w1");
 	assert_int_equal(int_at(second, "offset"), status->positions[1].offset);
 	assert_int_equal(int_at(second, "resets"), status->positions[1].resets);
@@ -116,10 +117,36 @@ static void positions_and_sources(void **state)
 	for (size_t i = 2; i < ENGINE_POSITIONS_SHOWN; i++)
 		snprintf(status->positions[i].name, sizeof(status->positions[i].name), "file:events:/e%zu", i);
 	status->n_positions = ENGINE_POSITIONS_SHOWN + 100; /* more than are copied */
-	json = render_status(status, NULL, 0);
+	json = render_status(status, NULL, 0, NULL, 0);
 	assert_int_equal(json_array_size(json_object_get(json, "positions")), ENGINE_POSITIONS_SHOWN);
 	assert_int_equal(int_at(json, "n_positions"), ENGINE_POSITIONS_SHOWN + 100);
+	assert_int_equal(int_at(json_object_get(json, "positions_rest"), "holes"), status->positions_rest.holes); /* not lost: summed */
 	assert_int_equal(json_array_size(json_object_get(json, "sources")), 0);
+	json_decref(json);
+	free(status);
+}
+
+static void kafka_partitions(void **state)
+{
+	struct engine_status *status = calloc(1, sizeof(*status));
+	struct partition_view views[2];
+
+	(void)state;
+	assert_non_null(status);
+	memset(views, 1, sizeof(views));
+	strcpy(views[0].name, "kafka:events:t:0");
+	views[1] = (struct partition_view){ .name = "kafka:events:t:1", .offset = 0, .end = -1, .lag_records = -1, .lag_time_us = -1, .idle_us = -1, .committed = -1 };
+	json_t *json = render_status(status, NULL, 0, views, 2);
+	const json_t *partitions = json_object_get(json, "partitions"), *first = json_array_get(partitions, 0), *second = json_array_get(partitions, 1);
+
+	assert_int_equal(json_array_size(partitions), 2);
+	assert_string_equal(json_string_value(json_object_get(first, "name")), "kafka:events:t:0");
+	for (const char *const *key = (const char *const[]){ "offset", "end", "lag_records", "lag_time_us", "idle_us", "committed", "gaps", "gap_records", "holes", "duplicates", NULL };
+	     *key != NULL; key++)
+		assert_int_equal(int_at(first, *key), 0x0101010101010101);
+	assert_int_equal(int_at(second, "offset"), 0);
+	for (const char *const *key = (const char *const[]){ "end", "lag_records", "lag_time_us", "idle_us", "committed", NULL }; *key != NULL; key++)
+		assert_true(json_is_null(json_object_get(second, *key)));
 	json_decref(json);
 	free(status);
 }
@@ -135,7 +162,7 @@ static void what_json_cannot_hold(void **state)
 	status->time_max_us = STATE_TIME_NONE;
 	status->counters.events_applied[0] = UINT64_MAX;
 	status->progress.seed = UINT64_MAX;
-	json_t *json = render_status(status, NULL, 0);
+	json_t *json = render_status(status, NULL, 0, NULL, 0);
 	assert_true(json_is_null(json_object_get(json, "loss")));
 	assert_true(json_is_null(json_object_get(json, "triples_per_sec")));
 	assert_true(json_is_null(json_object_get(json, "time_max_us")));
@@ -155,6 +182,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_status_holds_every_field),
 		cmocka_unit_test(positions_and_sources),
+		cmocka_unit_test(kafka_partitions),
 		cmocka_unit_test(what_json_cannot_hold),
 	};
 

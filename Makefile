@@ -125,12 +125,17 @@ $(PROPERTY) $(FUZZ): $(B)/tests/%: $(B)/obj/tests/%.c.o $(USES_recctl)
 	$(link)
 unit: $(UNIT)
 
+# The tests' own Kafka client; it uses nothing of ours.
+KAFKA_TOOL := $(B)/tests/kafka_tool
+$(KAFKA_TOOL): $(call objs,tests/kafka/*.c)
+	$(link)
+
 # Python tests get the programs' paths. Under a sanitizer only those marked `core` run: the others add time and no new code.
 PYTESTS   := $(if $(SAN),,tests/packaging) tests/e2e
 RUN_TESTS := RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BUILD=$(B) SAN=$(SAN) \
 	scripts/run-tests --logs $(B)/logs --root $(B)/tests $(if $(SAN),--san $(SAN) --select core --timeout 1200)
 has_pytests = $(foreach d,$(PYTESTS),$(if $(wildcard $(d)/test_*.py),--pytest $(d)))
-check: all $(UNIT) $(PROPERTY) $(FUZZ)
+check: all $(UNIT) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
 	@$(RUN_TESTS) $(has_pytests) $(sort $(UNIT)) $(PROPERTY) $(FUZZ)
 check-unit: $(UNIT)
 	@$(RUN_TESTS) $(sort $(UNIT))

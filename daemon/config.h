@@ -13,9 +13,32 @@
 #include "trainer/state/state.h"
 
 struct config_stream {
-	char **files; /* glob patterns; n_files 0: the stream is not configured */
+	char **files; /* glob patterns; n_files 0: none */
 	size_t n_files;
 	int from_end;
+	char *topic; /* Kafka topic, beside the files or instead of them; NULL: none */
+};
+
+struct config_partitions {
+	char *text;                     /* "all" or "0-3,8" */
+	struct partition_range *ranges; /* [n_ranges]; n_ranges 0: all */
+	size_t n_ranges;
+};
+
+/* Values may be secrets: never logged, never in an error. */
+struct config_properties {
+	struct kafka_property *properties; /* [n] */
+	size_t n;
+};
+
+/* Where Kafka is, for the streams that have a topic. */
+struct config_kafka {
+	char *brokers;                       /* kafka.brokers; NULL: none */
+	char *group;                         /* kafka.group */
+	struct config_partitions partitions; /* kafka.partitions, of every topic */
+	int accept_gaps;                     /* kafka.on_gap: 0 refuse, 1 accept */
+	struct config_properties properties; /* kafka.properties (secret) */
+	uint32_t metadata_interval_ms;       /* kafka.metadata_interval_ms */
 };
 
 /* Keys in comments; group.key as in recd.conf. (r): may change at a reload. */
@@ -24,7 +47,8 @@ struct config {
 	char *data_dir;                        /* data_dir, default /var/lib/recd */
 	char *log_level;                       /* log.level (r): error warn info debug */
 	char *log_format;                      /* log.format: plain json */
-	struct config_stream streams[STREAM_COUNT]; /* sources.<stream name>.{files, from} */
+	struct config_stream streams[STREAM_COUNT]; /* sources.<stream name>.{files, topic, from}; neither files nor topic: not configured */
+	struct config_kafka kafka;
 	struct decode_limits limits;           /* sources.line_bytes_max, sources.depth_max */
 	uint32_t stat_interval_ms;             /* sources.stat_interval_ms */
 	uint32_t queue_batches;                /* sources.queue_batches: batches a stream's queue holds; default 16 */

@@ -72,7 +72,7 @@ void config_write_docs(FILE *out)
 	      "Generated from the option table (`recd --describe-config`); do not edit.\n\n"
 	      "recd reads one file, `/etc/recd/recd.conf` unless told otherwise, in the notation of libconfig: `name = value;`, groups in `{ }`, lists in\n"
 	      "`[ ]`, comments after `#`. A key below such as `training.emb_dim` is `emb_dim` inside the group `training`. `conf/recd.conf` names every option\n"
-	      "with its default.\n\n"
+	      "with its default. Names cannot hold dots.\n\n"
 	      "An unknown key or a bad value stops the start with one line: file, line, key, reason and what would be right. At a reload (`systemctl reload\n"
 	      "recd`, `SIGHUP`, `POST /v1/reload`) such a file changes nothing: the old values stay. Options whose column *reload* says no keep\n"
 	      "their value until a restart; a reload names those that differ.\n",
@@ -131,7 +131,7 @@ static void write_example_option(FILE *out, int depth, const struct option *opti
 	char expects[TEXT_MAX];
 	char value[TEXT_MAX];
 	char text[2 * TEXT_MAX];
-	int live = option->example && option->offset != offsetof(struct config, streams[STREAM_USERS]);
+	int live = option->type == OPTION_GLOBS && option->offset != offsetof(struct config, streams[STREAM_USERS]);
 
 	config_option_expects(option, expects, sizeof(expects));
 	default_text(option, defaults, value, sizeof(value));

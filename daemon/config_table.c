@@ -18,19 +18,22 @@
 #define STREAM(index, name, pattern, text)                                                                                                                   \
 	{"sources." name ".files", OPTION_GLOBS, 0, FIELD(streams[index]), 0, 0, NULL, NULL, NULL, "[\"/var/log/cinema/" pattern "\"]",                       \
 	 text " Absolute paths or patterns (* ? [a-z]); new files that match are picked up while recd runs."},                                               \
+	{"sources." name ".topic", OPTION_TOPIC, 0, FIELD(streams[index].topic), 0, 0, NULL, NULL, NULL, "\"" name "\"",                                     \
+	 "Kafka topic of this stream, beside files or instead of them. Needs kafka.brokers; each record's value is one JSON line."},                          \
 	{                                                                                                                                                     \
 		"sources." name ".from", OPTION_CHOICE_INDEX, 0, FIELD(streams[index].from_end), 0, 0, "start", "start end", NULL, NULL,                      \
-			"Where a file that recd has never seen begins at the first start. A file that appears later is always read from its start."       \
+			"Where a file or partition that recd has never seen begins at the first start. One that appears later is always read from its start."       \
 	}
 
 const struct option_group config_groups[] = {
 	{"log", "Log lines go to stderr (the journal, under systemd)."},
-	{"sources", "Where the logs come from: JSON Lines files, a group for each stream. watch_stats is required, the rest is optional."},
+	{"sources", "Where the logs come from: JSON Lines files and Kafka topics, a group for each stream. watch_stats is required, the rest is optional."},
 	{"sources.watch_stats", "Watches: the positives."},
 	{"sources.impressions", "What was shown: honest negatives and the position it was shown at."},
 	{"sources.events", "Clicks, plays, likes and dislikes, ratings."},
 	{"sources.catalogue", "Titles, genres and durations of the items."},
 	{"sources.users", "Synthetic data and debugging only; never trained on."},
+	{"kafka", "Kafka, for the streams that have a topic. recd reads each partition from the position in its own checkpoint; it takes no part in group rebalances."},
 	{"state", "What is remembered of users and items."},
 	{"training", "The global model (BPR). Trained in short slices between the lines that come in."},
 	{"personalize", "Personal rows: a user's own vector, fitted on his own history with the item tables frozen."},
@@ -61,6 +64,22 @@ const struct option config_options[] = {
 	 "Batches (up to 4096 lines each) that wait for the engine, per stream. A full queue pauses its source."},
 	{"sources.dead_letter_bytes_max", OPTION_U64, 0, FIELD(dead_letter_bytes_max), 0, 1024 * GIB, "67108864", NULL, "bytes", NULL,
 	 "Size limit of data_dir/dead-letter.jsonl. Refused lines above it are counted, not kept."},
+
+	{"kafka.brokers", OPTION_STRING, 0, FIELD(kafka.brokers), 0, 0, NULL, NULL, NULL, "\"localhost:9092\"",
+	 "Brokers to begin with, HOST:PORT,HOST:PORT. They need not be there when recd starts."},
+	{"kafka.group", OPTION_STRING, 0, FIELD(kafka.group), 0, 0, "recd", NULL, NULL, NULL,
+	 "Group under which recd commits positions after each durable checkpoint, for monitoring. It never reads them back. Two recd that share topics need two names."},
+	{"kafka.partitions", OPTION_PARTITIONS, 0, FIELD(kafka.partitions), 0, 0, "all", NULL, NULL, NULL,
+	 "Partitions of every topic that this recd reads. all takes in partitions that are added later."},
+	{"kafka.on_gap", OPTION_CHOICE_INDEX, 0, FIELD(kafka.accept_gaps), 0, 0, "refuse", "refuse accept", NULL, NULL,
+	 "What to do when records were deleted before recd read them, or a topic is not the one it was: refuse stops with a last checkpoint and exit code 3; "
+	 "accept counts a gap and goes on with what there is."},
+	{"kafka.properties", OPTION_PROPERTIES, OPTION_SECRET, FIELD(kafka.properties), 0, 0, NULL, NULL, NULL,
+	 "[\"security.protocol=SASL_SSL\", \"sasl.mechanism=SCRAM-SHA-512\", \"sasl.username=recd\", \"sasl.password=...\"]",
+	 "Settings of librdkafka, each a string NAME=VALUE, because their names hold dots, which names in this file cannot. They win over recd's own, but for "
+	 "those that its promises stand on. With a password here, let only recd's user read this file."},
+	{"kafka.metadata_interval_ms", OPTION_U32, 0, FIELD(kafka.metadata_interval_ms), 100, 3600000, "30000", NULL, "ms", NULL,
+	 "How often new partitions are looked for."},
 
 	{"state.users_max", OPTION_U32, 0, FIELD(state.users_max), 1, 200e6, "2000000", NULL, "users", NULL,
 	 "Users above this number are dropped and counted. recd's promise that no line is lost ends there."},
@@ -155,6 +174,16 @@ static void globs_text(const struct config_stream *stream, char *ret_text, size_
 		n += snprintf(ret_text + n, size - (size_t)n, "%s\"%s\"%s", i ? ", " : "[", stream->files[i], i + 1 == stream->n_files ? "]" : "");
 }
 
+/* Names only: any value may be a secret. */
+static void properties_text(const struct config_properties *properties, char *ret_text, size_t size)
+{
+	int n = 0;
+
+	*ret_text = 0;
+	for (size_t i = 0; i < properties->n && n >= 0 && (size_t)n < size; i++)
+		n += snprintf(ret_text + n, size - (size_t)n, "%s\"%s=***\"%s", i ? ", " : "[", properties->properties[i].name, i + 1 == properties->n ? "]" : "");
+}
+
 /* Word number `index` of the choices. */
 static void choice_text(const char *choices, int index, char *ret_text, size_t size)
 {
@@ -171,7 +200,17 @@ void config_value_text(const struct option *option, const struct config *config,
 	case OPTION_STRING:
 	case OPTION_PATH:
 	case OPTION_CHOICE:
-		snprintf(ret_text, size, "\"%s\"", *(char *const *)at ? *(char *const *)at : "");
+	case OPTION_TOPIC:
+		if (*(char *const *)at)
+			snprintf(ret_text, size, "\"%s\"", *(char *const *)at);
+		else
+			*ret_text = 0;
+		break;
+	case OPTION_PARTITIONS:
+		snprintf(ret_text, size, "\"%s\"", ((const struct config_partitions *)at)->text);
+		break;
+	case OPTION_PROPERTIES:
+		properties_text(at, ret_text, size);
 		break;
 	case OPTION_CHOICE_INDEX:
 		choice_text(option->choices, *(const int32_t *)at, ret_text, size);
@@ -214,6 +253,15 @@ void config_option_expects(const struct option *option, char *ret_text, size_t s
 	case OPTION_STRING:
 		snprintf(ret_text, size, "a string");
 		break;
+	case OPTION_TOPIC:
+		snprintf(ret_text, size, "a topic's name, such as %s", option->example);
+		break;
+	case OPTION_PARTITIONS:
+		snprintf(ret_text, size, "\"all\", or partitions and ranges such as \"0-3,8\"");
+		break;
+	case OPTION_PROPERTIES:
+		snprintf(ret_text, size, "a list of strings NAME=VALUE");
+		break;
 	case OPTION_PATH:
 		snprintf(ret_text, size, "a path that begins with /");
 		break;
@@ -249,6 +297,16 @@ static int globs_equal(const struct config_stream *x, const struct config_stream
 	return 1;
 }
 
+static int properties_equal(const struct config_properties *x, const struct config_properties *y)
+{
+	if (x->n != y->n)
+		return 0;
+	for (size_t i = 0; i < x->n; i++)
+		if (strcmp(x->properties[i].name, y->properties[i].name) != 0 || strcmp(x->properties[i].value, y->properties[i].value) != 0)
+			return 0;
+	return 1;
+}
+
 int config_option_equal(const struct option *option, const struct config *a, const struct config *b)
 {
 	const void *x = field(option, a);
@@ -258,6 +316,8 @@ int config_option_equal(const struct option *option, const struct config *a, con
 
 	if (option->type == OPTION_GLOBS)
 		return globs_equal(x, y);
+	if (option->type == OPTION_PROPERTIES)
+		return properties_equal(x, y);
 	if (option->type == OPTION_FLOAT)
 		return memcmp(x, y, sizeof(float)) == 0;
 	if (option->type == OPTION_DOUBLE)

@@ -21,6 +21,9 @@ enum option_type {
 	OPTION_DOUBLE,
 	OPTION_SECONDS, /* int64_t microseconds; written in whole seconds */
 	OPTION_GLOBS,   /* struct config_stream: absolute glob patterns, one string or a list of them */
+	OPTION_TOPIC,   /* char *, a name that Kafka allows */
+	OPTION_PARTITIONS, /* struct config_partitions: "all" or "0-3,8" */
+	OPTION_PROPERTIES, /* struct config_properties: a list of strings "NAME=VALUE" */
 };
 
 enum {
@@ -51,7 +54,7 @@ extern const size_t config_options_count;
 extern const struct option_group config_groups[];
 extern const size_t config_groups_count;
 
-/* One default, or value of a configuration, as it would stand in recd.conf: `0.6`, `"auto"`, `true`. "" when there is none. */
+/* One default, or value of a configuration, as it would stand in recd.conf: `0.6`, `"auto"`, `true`; secret values as ***. "" when there is none. */
 void config_value_text(const struct option *option, const struct config *config, char *ret_text, size_t size);
 /* What would be right, in words: "whole number, 1 to 512"; for errors and the documentation. */
 void config_option_expects(const struct option *option, char *ret_text, size_t size);

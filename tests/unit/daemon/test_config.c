@@ -21,6 +21,9 @@ static char dir[] = "/tmp/recd-test-config-XXXXXX";
 static char path[64];
 static char errstr[1024];
 
+#define KAFKA "kafka = { brokers = \"localhost:9092\"; };\n"
+#define TEN "xxxxxxxxxx"
+#define LONG_TOPIC TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN "x" /* 221 */
 #define WATCHES "sources = { watch_stats = { files = \"/logs/w.jsonl\"; }; };\n"
 
 static void write_file(const char *text, size_t len)
@@ -112,6 +115,48 @@ static void test_reads_every_kind(void **state)
 	config_free(&config);
 }
 
+static void test_reads_kafka(void **state)
+{
+	struct config config;
+	char text[512];
+
+	(void)state;
+	config_default(&config);
+	assert_null(config.kafka.brokers);
+	assert_string_equal(config.kafka.group, "recd");
+	assert_int_equal(config.kafka.partitions.n_ranges, 0);
+	assert_int_equal(config.kafka.accept_gaps, 0);
+	assert_int_equal(config.kafka.metadata_interval_ms, 30000);
+	config_free(&config);
+	assert_loads("sources = { watch_stats = { topic = \"w\"; from = \"end\"; }; events = { files = \"/e\"; topic = \"cinema.events_2-x\"; }; };\n"
+	             "kafka = { brokers = \"a:1,b:2\"; group = \"g\"; partitions = \"0-3,8\"; on_gap = \"accept\"; metadata_interval_ms = 500;\n"
+	             "  properties = [\"sasl.password=x=y \", \"client.id=\", \"enable.auto.commit=false\"]; };\n",
+	             &config);
+	assert_string_equal(config.streams[STREAM_WATCHES].topic, "w");
+	assert_int_equal(config.streams[STREAM_WATCHES].n_files, 0);
+	assert_int_equal(config.streams[STREAM_WATCHES].from_end, 1);
+	assert_string_equal(config.streams[STREAM_EVENTS].topic, "cinema.events_2-x");
+	assert_int_equal(config.streams[STREAM_EVENTS].n_files, 1);
+	assert_null(config.streams[STREAM_USERS].topic);
+	assert_string_equal(config.kafka.brokers, "a:1,b:2");
+	assert_string_equal(config.kafka.group, "g");
+	assert_int_equal(config.kafka.partitions.n_ranges, 2);
+	assert_int_equal(config.kafka.partitions.ranges[0].last, 3);
+	assert_int_equal(config.kafka.partitions.ranges[1].first, 8);
+	assert_int_equal(config.kafka.accept_gaps, 1);
+	assert_int_equal(config.kafka.metadata_interval_ms, 500);
+	assert_int_equal(config.kafka.properties.n, 3);
+	assert_string_equal(config.kafka.properties.properties[0].name, "sasl.password");
+	assert_string_equal(config.kafka.properties.properties[0].value, "x=y ");
+	assert_string_equal(config.kafka.properties.properties[1].value, "");
+	for (size_t i = 0; i < config_options_count; i++) /* what is shown of it, anywhere */
+		if (strcmp(config_options[i].key, "kafka.properties") == 0) {
+			config_value_text(&config_options[i], &config, text, sizeof(text));
+			assert_string_equal(text, "[\"sasl.password=***\", \"client.id=***\", \"enable.auto.commit=***\"]");
+		}
+	config_free(&config);
+}
+
 /* What is written, and what the one line says of it: the line's number, the key, the reason, and what would be right. */
 struct bad {
 	const char *text;
@@ -157,6 +202,35 @@ static const struct bad bad_files[] = {
 	{WATCHES "checkpoint = { keep = 2; };", ":2: checkpoint.keep: 2 is out of range (should be a whole number, 3 to 1000)"},
 	{WATCHES "personalize = { max_age_sec = 1; };\ntraining = { publish_interval_ms = 2000; };", ":2: personalize.max_age_sec: shorter than"},
 	{WATCHES "training = { deterministic = true; batch_size = 65537; };", ":2: training.batch_size: 65537 is out of range (at most 65536 when"},
+	{"sources = { watch_stats = { topic = \"w\"; }; };", ":1: sources.watch_stats.topic: needs kafka.brokers"},
+	{KAFKA "sources = { events = { topic = \"w\"; }; };", ":2: sources.watch_stats.files: not configured"},
+	{KAFKA "sources = { watch_stats = { topic = \"w\"; };\n events = {\n topic = \"w\"; }; };",
+         ":2: sources.watch_stats.topic: \"w\" stands in sources.events.topic too (a topic belongs to one stream)"},
+	{KAFKA "sources = { watch_stats = { topic = \"a b\"; }; };", ":2: sources.watch_stats.topic: \"a b\" is no topic's name"},
+	{KAFKA "sources = { watch_stats = { topic = \"\"; }; };", ":2: sources.watch_stats.topic: \"\" is no topic's name"},
+	{KAFKA "sources = { watch_stats = { topic = \"..\"; }; };", ":2: sources.watch_stats.topic: \"..\" is no topic's name"},
+	{KAFKA "sources = { watch_stats = { topic = \"" LONG_TOPIC "\"; }; };", ":2: sources.watch_stats.topic: \"xxxx"},
+	{KAFKA "sources = { watch_stats = { topic = [\"w\"]; }; };", ":2: sources.watch_stats.topic: is a list (should be a topic's name"},
+	{WATCHES "kafka = { brokers = \"\"; };", ":2: kafka.brokers: \"\" is not allowed"},
+	{WATCHES "kafka = { group = \"\"; };", ":2: kafka.group: \"\" is not allowed"},
+	{WATCHES "kafka = {\n partitions = \"0-3,x\"; };", ":3: kafka.partitions: \"x\": a partition (8) or a range"},
+	{WATCHES "kafka = {\n partitions = \"3-0\"; };", ":3: kafka.partitions: 3-0: the first partition is above the last"},
+	{WATCHES "kafka = {\n partitions = \"0-3,2\"; };", ":3: kafka.partitions: partition 2 is named twice"},
+	{WATCHES "kafka = { partitions = 3; };", ":2: kafka.partitions: is a whole number (should be \"all\", or partitions"},
+	{WATCHES "kafka = { on_gap = \"ignore\"; };", ":2: kafka.on_gap: \"ignore\" is not allowed (should be one of refuse, accept)"},
+	{WATCHES "kafka = { properties = [\n\"client.id=SECRET\", \"SECRET\"]; };", ":2: kafka.properties: entry 2 is not a string \"NAME=VALUE\""},
+	{WATCHES "kafka = { properties = [\"=SECRET\"]; };", ":2: kafka.properties: entry 1 is not a string \"NAME=VALUE\""},
+	{WATCHES "kafka = { properties = [7]; };", ":2: kafka.properties: entry 1 is not a string \"NAME=VALUE\""},
+	{WATCHES "kafka = { properties = \"sasl.password=SECRET\"; };", ":2: kafka.properties: is a string (should be a list of strings NAME=VALUE)"},
+	{WATCHES "kafka = { properties = [\n\"client.id=x\",\n \"sasl.pasword=SECRET\"]; };", ":4: kafka.properties: Kafka property \"sasl.pasword\": librdkafka "},
+	{WATCHES "kafka = { properties = [\"fetch.wait.max.ms=SECRET\"]; };", ":2: kafka.properties: Kafka property \"fetch.wait.max.ms\": librdkafka refuses"},
+	{WATCHES "kafka = { properties = [\"client.id=a\",\n\"client.id=SECRET\"]; };", ":3: kafka.properties: \"client.id\" stands there twice"},
+	{WATCHES "kafka = { properties = [\"enable.auto.commit=true\"]; };", ":2: kafka.properties: Kafka property \"enable.auto.commit\": it must be \"false\""},
+	{WATCHES "kafka = { properties = [\"enable.auto.offset.store=true\"]; };", ":2: kafka.properties: Kafka property \"enable.auto.offset.store\""},
+	{WATCHES "kafka = { properties = [\"auto.offset.reset=latest\"]; };", ":2: kafka.properties: Kafka property \"auto.offset.reset\""},
+	{WATCHES "kafka = { properties = [\"group.id=other\"]; };", ":2: kafka.properties: Kafka property \"group.id\": it must be \"recd\""},
+	{WATCHES "kafka = { properties = [\"bootstrap.servers=b:1\"]; };", ":2: kafka.properties: Kafka property \"bootstrap.servers\": the brokers are set by"},
+	{WATCHES "kafka = { properties = [\"metadata.broker.list=b:1\"]; };", ":2: kafka.properties: Kafka property \"metadata.broker.list\""},
 	{WATCHES "\n@include \"/tmp\"\n", ":3: @include is not supported"},
 	{WATCHES "training = { emb_dim 64; };", ":2: syntax error (a setting is written `name = value;`)"},
 	{"\xff\xfe", ":1: syntax error"},
@@ -174,6 +248,8 @@ static void test_bad_files(void **state)
 		assert_int_equal(load(bad_files[i].text, &config), -22);
 		if (strncmp(errstr, expected, strlen(expected)) != 0)
 			fail_msg("%s\n  says:     %s\n  expected: %s", bad_files[i].text, errstr, expected);
+		if (strstr(errstr, "SECRET"))
+			fail_msg("a secret is told: %s", errstr);
 		config_free(&config);
 	}
 }
@@ -273,6 +349,16 @@ static void test_reload(void **state)
 	assert_int_equal(config.cut_copy_bytes_max, 6000000000ull);
 	config_free(&config);
 
+	/* a changed password is noticed, and not told */
+	assert_loads(WATCHES "kafka = { properties = [\"sasl.password=SECRET\"]; };", &config);
+	assert_loads(WATCHES "kafka = { properties = [\"sasl.password=secret\"]; partitions = \"1\"; };", &fresh);
+	config_reload(&config, &fresh, ignored, sizeof(ignored));
+	assert_string_equal(ignored, "kafka.partitions, kafka.properties");
+	assert_string_equal(config.kafka.properties.properties[0].value, "SECRET");
+	assert_string_equal(config.kafka.partitions.text, "all");
+	config_free(&fresh);
+	config_free(&config);
+
 	assert_loads(WATCHES, &config);
 	assert_loads(WATCHES "log = { level = \"warn\"; };", &fresh);
 	config_reload(&config, &fresh, ignored, sizeof(ignored));
@@ -364,7 +450,9 @@ static void test_example(void **state)
 	assert_loads(all, &config);
 	config_default(&defaults);
 	for (size_t i = 0; i < config_options_count; i++) {
-		if (config_options[i].type == OPTION_GLOBS) {
+		if (config_options[i].type == OPTION_PROPERTIES) {
+			assert_int_equal(config.kafka.properties.n, 4);
+		} else if (config_options[i].example) {
 			char value[256];
 
 			config_value_text(&config_options[i], &config, value, sizeof(value));
@@ -398,7 +486,7 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_reads_every_kind), cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_reads_every_kind), cmocka_unit_test(test_reads_kafka), cmocka_unit_test(test_bad_files),
 		cmocka_unit_test(test_every_range), cmocka_unit_test(test_no_file), cmocka_unit_test(test_text_is_kept),
 		cmocka_unit_test(test_reload), cmocka_unit_test(test_docs), cmocka_unit_test(test_example),
 	};

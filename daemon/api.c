@@ -89,6 +89,19 @@ int api_argument_u32(struct api_call *call, const char *name, uint32_t min, uint
 	return 0;
 }
 
+int api_argument_id(struct api_call *call, const char *name, int64_t fallback, int64_t *ret_value)
+{
+	const char *text = call->request->argument ? call->request->argument(call->request->ctx, name) : NULL;
+	int64_t value = fallback;
+
+	if (text && parse_id(text, strlen(text), &value) < 0) {
+		api_errorf(call->response, 400, "%s=%.40s is no id (a whole number, 0 to %" PRId64 ")", name, text, INT64_MAX);
+		return -EINVAL;
+	}
+	*ret_value = value;
+	return 0;
+}
+
 /* ---- what every request may hold ---- */
 
 /* The engine, counted; NULL when there is none. */
@@ -363,6 +376,7 @@ static const struct route {
 	{"GET", "/metrics", get_metrics, 0},
 	{"GET", "/v1/status", get_status, 1},
 	{"GET", "/v1/users/{id}/top", api_top, 1},
+	{"GET", "/v1/top", api_top_page, 1},
 	{"GET", "/v1/users/{id}/explain", api_explain, 1},
 	{"GET", "/v1/items/{id}/similar", api_similar, 1},
 	{"POST", "/v1/snapshot", post_snapshot, 1},

@@ -6,6 +6,10 @@
  * GET    /metrics                       Prometheus text (docs/METRICS.md)
  * GET    /v1/status                     everything an operator may ask (render.h)
  * GET    /v1/users/{id}/top?k=10        the k best items; popularity for a user nobody has seen
+ * GET    /v1/top?after_user=ID&limit=1000&k=10&titles=1   one page of everybody's, as JSON Lines (top_page.h): users above that id in ascending
+ *                                       order (from the start without it), at most `limit`, fewer when 100 ms or 4 MiB are reached; one
+ *                                       generation a page. Ask again after the last user; an empty page: nobody is left. A user who appears
+ *                                       meanwhile is met when his id is still to come
  * GET    /v1/users/{id}/explain?k=5     the same with reasons
  * GET    /v1/items/{id}/similar?k=10    items with the nearest vectors (cosine over V); items nobody has as a positive are left out
  * POST   /v1/snapshot?timeout_sec=60    a checkpoint; answers when it is durable
@@ -24,6 +28,7 @@
 
 #define API_BODY_BYTES_MAX (64u << 10)
 #define API_K_MAX 1000u
+#define API_PAGE_MAX 10000u /* users of a page */
 
 /* What the rest of the daemon does for a request. Any callback may be NULL. */
 struct api_context {

@@ -47,9 +47,12 @@ void api_answer_json(struct api_response *response, unsigned code, json_t *body)
 __attribute__((format(printf, 3, 4))) void api_errorf(struct api_response *response, unsigned code, const char *format, ...);
 /* A whole number among the arguments; `fallback` when it is not there. 0, or -EINVAL after answering 400. */
 int api_argument_u32(struct api_call *call, const char *name, uint32_t min, uint32_t max, uint32_t fallback, uint32_t *ret_value);
+/* The same for an id, 0 to INT64_MAX. */
+int api_argument_id(struct api_call *call, const char *name, int64_t fallback, int64_t *ret_value);
 
 /* api_query.c */
 void api_top(struct api_call *call);
+void api_top_page(struct api_call *call);
 void api_explain(struct api_call *call);
 void api_similar(struct api_call *call);
 

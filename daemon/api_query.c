@@ -1,22 +1,33 @@
 /*
- * api_query.c: answers from the published model: top, explain, similar.
+ * api_query.c: answers from the published model: top for one user, top for everybody in pages, explain, similar.
  *
  * Runs in the server's threads. A query takes a reference to the published generation and a copy of the user's facts, computes, and lets go before
- * anything is sent: it never waits for the engine, and the engine never waits for it.
+ * anything is sent: it never waits for the engine, and the engine never waits for it. A page answers many users from one generation and ends early by
+ * time and by size, so that it pins neither a generation nor much memory; its thread stands behind the others from then on.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "daemon/api_internal.h"
 #include "daemon/render.h"
+#include "daemon/top_page.h"
 #include "trainer/model/topk.h"
 
 #define TOP_K 10
 #define EXPLAIN_K 5
 #define SIMILAR_K 10
 #define SIMILAR_BLOCK 256
+#define PAGE_LIMIT 1000 /* users; the most is API_PAGE_MAX */
+#define PAGE_MS_MAX 100
+#define PAGE_BYTES_MAX ((size_t)4 << 20)
+#define PAGE_NICE 10
 
 /* The published generation; NULL after answering 503. */
 static struct generation *generation_get(struct api_call *call)
@@ -93,6 +104,74 @@ void api_top(struct api_call *call)
 	else
 		answer_out_of_memory(call);
 	generation_release(publisher, generation);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Lines for ids [n] until the page is full; at least one. 0 or -ENOMEM. */
+static int fill_page(struct api_call *call, const struct generation *generation, const struct query_options *options, int titles, const int64_t *ids,
+                     size_t n, struct top_page *page)
+{
+	const struct state *state = engine_state(call->engine);
+	struct api_scratch *scratch = call->scratch;
+	int64_t end_ms = now_ms() + PAGE_MS_MAX;
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0 && (i == 0 || (page->len < PAGE_BYTES_MAX && now_ms() < end_ms)); i++) {
+		struct top_line line = {.user_id = ids[i], .generation = generation->number, .items = scratch->items, .titles = titles};
+		const struct user_facts *facts;
+
+		call->id = ids[i];
+		r = facts_get(call, &facts);
+		if (r == 0)
+			r = query_top(generation, state, facts, options, &scratch->query, scratch->items, &line.n_items, &line.served);
+		if (r == 0)
+			r = top_page_add(page, state, &line);
+	}
+	return r;
+}
+
+void api_top_page(struct api_call *call)
+{
+	struct query_options options;
+	struct top_page page = {0};
+	struct generation *generation;
+	uint32_t limit, titles;
+	int64_t after, *ids;
+	size_t n;
+	int r = -ENOMEM;
+
+	if (options_get(call, TOP_K, &options) < 0 || api_argument_id(call, "after_user", -1, &after) < 0 ||
+	    api_argument_u32(call, "limit", 1, API_PAGE_MAX, PAGE_LIMIT, &limit) < 0 || api_argument_u32(call, "titles", 0, 1, 0, &titles) < 0)
+		return;
+	generation = generation_get(call);
+	if (!generation)
+		return;
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), PAGE_NICE);
+	ids = malloc(limit * sizeof(*ids));
+	if (ids) {
+		n = top_page_users(engine_state(call->engine), after, limit, ids);
+		r = fill_page(call, generation, &options, (int)titles, ids, n, &page);
+	}
+	generation_release(engine_publisher(call->engine), generation);
+	free(ids);
+	if (r == 0 && !page.text) /* nobody is left; the body is empty, and not the NULL that means out of memory */
+		page.text = malloc(1);
+	if (r < 0) {
+		top_page_free(&page);
+		answer_out_of_memory(call);
+		return;
+	}
+	call->response->code = 200;
+	call->response->content_type = "application/x-ndjson";
+	call->response->body = page.text;
+	call->response->len = page.len;
 }
 
 void api_explain(struct api_call *call)

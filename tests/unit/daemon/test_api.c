@@ -226,7 +226,78 @@ static void test_no_model_yet(void **state)
 	server_set_engine(server, &engine);
 	assert_answer("GET", "/v1/users/7/top", 503, "no model has been published yet");
 	assert_answer("GET", "/v1/users/7/explain", 503, "no model has been published yet");
+	assert_answer("GET", "/v1/top", 503, "no model has been published yet");
 	assert_answer("GET", "/v1/items/100/similar", 503, "no model has been published yet");
+	stop();
+}
+
+/* A line of a page says what the single answer says: model, items, scores. Titles only when asked for. */
+static void assert_line_is_top(json_t *line, int titles)
+{
+	char path[64];
+	json_t *top, *item;
+	size_t i;
+
+	snprintf(path, sizeof(path), "/v1/users/%lld/top?k=4", (long long)json_integer_value(json_object_get(line, "user_id")));
+	top = get_json(path);
+	json_array_foreach(json_object_get(top, "items"), i, item)
+	{
+		assert_int_equal(json_object_del(item, "rank") | json_object_del(item, "release_year") | json_object_del(item, "genres"), 0);
+		if (!titles)
+			assert_int_equal(json_object_del(item, "title"), 0);
+	}
+	if (!json_equal(top, line))
+		fail_msg("%s", json_dumps(line, 0));
+	json_decref(top);
+}
+
+/* GET of a page; returns how many lines, the last user in *ret_last. */
+static size_t get_page(const char *path, int titles, int64_t *ret_last)
+{
+	static struct answer answer;
+	char *line, *rest = answer.body;
+	size_t n = 0;
+
+	ask("GET", path, &answer);
+	assert_int_equal(answer.code, 200);
+	assert_non_null(strcasestr(answer.headers, "Content-Type: application/x-ndjson"));
+	static char body[sizeof(answer.body)];
+	memcpy(body, answer.body, answer.body_len + 1);
+	for (rest = body; (line = strsep(&rest, "\n")) && line[0]; n++) {
+		json_t *json = json_loads(line, 0, NULL);
+
+		assert_non_null(json);
+		*ret_last = json_integer_value(json_object_get(json, "user_id"));
+		assert_line_is_top(json, titles);
+		json_decref(json);
+	}
+	return n;
+}
+
+static void test_top_pages(void **state)
+{
+	int64_t last = -1;
+
+	(void)state;
+	start_with_engine(8, 10);
+	assert_int_equal(get_page("/v1/top?k=4", 0, &last), 2);
+	assert_int_equal(last, 8);
+	assert_int_equal(get_page("/v1/top?k=4&titles=1&limit=10000", 1, &last), 2);
+	assert_int_equal(get_page("/v1/top?k=4&limit=1", 0, &last), 1);
+	assert_int_equal(last, 7);
+	assert_int_equal(get_page("/v1/top?k=4&limit=1&after_user=7", 0, &last), 1);
+	assert_int_equal(last, 8);
+	assert_int_equal(get_page("/v1/top?k=4&after_user=8", 0, &last), 0);
+	assert_int_equal(get_page("/v1/top?k=4&after_user=9223372036854775807", 0, &last), 0);
+	assert_int_equal(get_page("/v1/top?k=4&after_user=0", 0, &last), 2);
+	assert_answer("GET", "/v1/top?after_user=-1", 400, "after_user=-1 is no id (a whole number, 0 to 9223372036854775807)");
+	assert_answer("GET", "/v1/top?after_user=", 400, "after_user= is no id");
+	assert_answer("GET", "/v1/top?limit=0", 400, "limit=0 is not a whole number from 1 to 10000");
+	assert_answer("GET", "/v1/top?limit=10001", 400, "limit=10001 is not");
+	assert_answer("GET", "/v1/top?titles=2", 400, "titles=2 is not");
+	assert_answer("GET", "/v1/top?k=1001", 400, "k=1001 is not");
+	assert_answer("POST", "/v1/top", 405, "");
+	assert_answer("GET", "/v1/top/", 404, "");
 	stop();
 }
 
@@ -282,7 +353,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, test_setup, test_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_before_the_engine), TEST(test_routes),      TEST(test_top),      TEST(test_explain), TEST(test_similar),
-		TEST(test_no_model_yet),      TEST(test_status_and_metrics), TEST(test_commands),
+		TEST(test_no_model_yet),      TEST(test_top_pages),   TEST(test_status_and_metrics), TEST(test_commands),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,14 +4,54 @@
 #include "tests/kafka/kafka_tool.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const plain[] = { NULL };
 
-/* Waits for the one answer of an admin request. 0, or 1 with the error said. The queue and the client are destroyed. */
-static int admin_wait(rd_kafka_t *client, rd_kafka_queue_t *queue, const char *what)
+/* How many partitions a topic has; 0 with the error said. */
+static int partitions_of(rd_kafka_t *client, const char *name)
+{
+	rd_kafka_topic_t *topic = rd_kafka_topic_new(client, name, NULL);
+	const struct rd_kafka_metadata *metadata = NULL;
+	rd_kafka_resp_err_t err = rd_kafka_metadata(client, 0, topic, &metadata, TIMEOUT_MS);
+	int n = 0;
+
+	if (!err && metadata->topic_cnt == 1)
+		err = metadata->topics[0].err;
+	if (err)
+		fail("%s: %s", name, rd_kafka_err2str(err));
+	else
+		n = metadata->topics[0].partition_cnt;
+	if (metadata)
+		rd_kafka_metadata_destroy(metadata);
+	rd_kafka_topic_destroy(topic);
+	return n;
+}
+
+/* Waits until a topic has n partitions that all answer: the broker says "created" a moment before that. 0, or 1 with the error said. The client is destroyed. */
+static int wait_until_served(rd_kafka_t *client, const char *name, int n)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR;
+	int served = 0;
+
+	for (int tries = 0; tries < 300 && served < n; tries++) {
+		int64_t low, high;
+
+		err = rd_kafka_query_watermark_offsets(client, name, served, &low, &high, TIMEOUT_MS);
+		if (!err)
+			served++;
+		else
+			poll(NULL, 0, 100);
+	}
+	rd_kafka_destroy(client);
+	return served < n ? fail("%s: partition %d is not served: %s", name, served, rd_kafka_err2str(err)) : 0;
+}
+
+/* Waits for the one answer of an admin request. 0, or 1 with the error said. The queue is destroyed. */
+static int admin_wait(rd_kafka_queue_t *queue, const char *what)
 {
 	rd_kafka_event_t *event = rd_kafka_queue_poll(queue, TIMEOUT_MS);
 	const rd_kafka_topic_result_t *const *topics = NULL;
@@ -41,7 +81,6 @@ static int admin_wait(rd_kafka_t *client, rd_kafka_queue_t *queue, const char *w
 	if (event)
 		rd_kafka_event_destroy(event);
 	rd_kafka_queue_destroy(queue);
-	rd_kafka_destroy(client);
 	return ret;
 }
 
@@ -69,7 +108,7 @@ int command_create(const struct arguments *args)
 	queue = rd_kafka_queue_new(client);
 	rd_kafka_CreateTopics(client, &topic, 1, NULL, queue);
 	rd_kafka_NewTopic_destroy(topic);
-	return admin_wait(client, queue, "create");
+	return admin_wait(queue, "create") || wait_until_served(client, args->words[0], args->partitions);
 }
 
 int command_delete(const struct arguments *args)
@@ -77,6 +116,7 @@ int command_delete(const struct arguments *args)
 	rd_kafka_t *client = client_new(RD_KAFKA_PRODUCER, args, plain);
 	rd_kafka_DeleteTopic_t *topic;
 	rd_kafka_queue_t *queue;
+	int ret;
 
 	if (!client)
 		return 1;
@@ -84,7 +124,9 @@ int command_delete(const struct arguments *args)
 	queue = rd_kafka_queue_new(client);
 	rd_kafka_DeleteTopics(client, &topic, 1, NULL, queue);
 	rd_kafka_DeleteTopic_destroy(topic);
-	return admin_wait(client, queue, "delete");
+	ret = admin_wait(queue, "delete");
+	rd_kafka_destroy(client);
+	return ret;
 }
 
 int command_add_partitions(const struct arguments *args)
@@ -102,7 +144,7 @@ int command_add_partitions(const struct arguments *args)
 	queue = rd_kafka_queue_new(client);
 	rd_kafka_CreatePartitions(client, &partitions, 1, NULL, queue);
 	rd_kafka_NewPartitions_destroy(partitions);
-	return admin_wait(client, queue, "add-partitions");
+	return admin_wait(queue, "add-partitions") || wait_until_served(client, args->words[0], atoi(args->words[1]));
 }
 
 int command_delete_records(const struct arguments *args)
@@ -112,6 +154,7 @@ int command_delete_records(const struct arguments *args)
 	rd_kafka_DeleteRecords_t *records;
 	rd_kafka_queue_t *queue;
 	int64_t offset = strtoll(args->words[2], NULL, 10);
+	int ret;
 
 	if (!client)
 		return 1;
@@ -122,27 +165,9 @@ int command_delete_records(const struct arguments *args)
 	queue = rd_kafka_queue_new(client);
 	rd_kafka_DeleteRecords(client, &records, 1, NULL, queue);
 	rd_kafka_DeleteRecords_destroy(records);
-	return admin_wait(client, queue, "delete-records");
-}
-
-/* How many partitions a topic has; 0 with the error said. */
-static int partitions_of(rd_kafka_t *client, const char *name)
-{
-	rd_kafka_topic_t *topic = rd_kafka_topic_new(client, name, NULL);
-	const struct rd_kafka_metadata *metadata = NULL;
-	rd_kafka_resp_err_t err = rd_kafka_metadata(client, 0, topic, &metadata, TIMEOUT_MS);
-	int n = 0;
-
-	if (!err && metadata->topic_cnt == 1)
-		err = metadata->topics[0].err;
-	if (err)
-		fail("%s: %s", name, rd_kafka_err2str(err));
-	else
-		n = metadata->topics[0].partition_cnt;
-	if (metadata)
-		rd_kafka_metadata_destroy(metadata);
-	rd_kafka_topic_destroy(topic);
-	return n;
+	ret = admin_wait(queue, "delete-records");
+	rd_kafka_destroy(client);
+	return ret;
 }
 
 int command_watermarks(const struct arguments *args)

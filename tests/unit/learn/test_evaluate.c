@@ -181,12 +181,112 @@ static void test_progress(void **state)
 	assert_true(heard.calls >= 3);
 }
 
+/* Popularity and use of the lists, recomputed by sorting. */
+static void naive_lists(uint32_t k, const float *percentile, float *popularity, uint32_t *shown)
+{
+	memset(shown, 0, ITEMS * sizeof *shown);
+	for (uint32_t u = 0; u < USERS; u++) {
+		uint32_t order[ITEMS], n = 0;
+		double sum = 0;
+		popularity[u] = NAN;
+		if (users[u].n_relevant == 0)
+			continue;
+		for (uint32_t i = 0; i < ITEMS; i++)
+			if (!contains(masked[u], users[u].n_masked, i))
+				order[n++] = i;
+		sort_scores = world_scores[u];
+		qsort(order, n, sizeof *order, by_score);
+		n = n < k ? n : k;
+		for (uint32_t r = 0; r < n; r++) {
+			sum += (double)percentile[order[r]];
+			shown[order[r]]++;
+		}
+		popularity[u] = (float)(sum / n);
+	}
+}
+
+static void test_several_ks_and_lists(void **state)
+{
+	static const uint32_t levels[] = {1, 3, 100000}, ks[] = {7, 1, 1000, 20};
+	static float figures[USERS * RANK_COLUMNS_MAX], again[USERS * RANK_COLUMNS_MAX], popularity[USERS], percentile[ITEMS];
+	static uint32_t shown[4 * ITEMS], expected[ITEMS];
+	const uint32_t n_columns = rank_columns(4);
+	(void)state;
+	for (uint32_t i = 0; i < ITEMS; i++)
+		percentile[i] = (float)world_random(i, 82) / 4294967296.0f;
+	for (size_t l = 0; l < 3; l++) {
+		make_world(levels[l]);
+		struct rank_request request = {.users = users, .n_users = USERS, .n_items = ITEMS, .ks = ks, .n_ks = 4, .score = world_score, .threads = 3,
+		                               .percentile = percentile};
+		struct rank_estimate means[RANK_COLUMNS_MAX];
+		assert_int_equal(rank_users(&request, figures, shown), 0);
+		assert_int_equal(rank_bootstrap(figures, USERS, n_columns, 0, 0, means), 0);
+		for (uint32_t k = 0; k < 4; k++) {
+			struct rank_metrics m;
+			naive(ks[k], &m);
+			assert_true(fabs(means[rank_column(k, RANK_RECALL)].mean - m.recall) < 1e-6);
+			assert_true(fabs(means[rank_column(k, RANK_NDCG)].mean - m.ndcg) < 1e-6);
+			assert_true(fabs(means[rank_column(k, RANK_HIT_RATE)].mean - m.hit_rate) < 1e-6);
+			assert_true(fabs(means[RANK_MRR].mean - m.mrr) < 1e-6 && fabs(means[RANK_AUC].mean - m.auc) < 1e-6);
+			naive_lists(ks[k], percentile, popularity, expected);
+			assert_memory_equal(shown + k * ITEMS, expected, sizeof expected);
+			for (uint32_t u = 0; u < USERS; u++) {
+				float got = figures[u * n_columns + rank_column(k, RANK_POPULARITY)];
+				assert_true(isnan(popularity[u]) ? isnan(got) : fabsf(got - popularity[u]) < 1e-6f);
+			}
+		}
+		request.percentile = NULL;
+		assert_int_equal(rank_users(&request, again, NULL), 0);
+		assert_true(isnan(again[1 * n_columns + rank_column(0, RANK_POPULARITY)]));
+		assert_true(again[1 * n_columns + RANK_MRR] == figures[1 * n_columns + RANK_MRR]);
+	}
+}
+
+/* The interval of a mean of many values is close to the one that the normal distribution gives. */
+static void test_bootstrap(void **state)
+{
+	enum { N = 4000 };
+	static float values[N * 2], few[6] = {1, NAN, 3, NAN, 5, NAN};
+	struct rank_estimate e[2], again[2], other[2];
+	double sum = 0, squares = 0;
+	size_t n = 0;
+	(void)state;
+	for (uint32_t i = 0; i < N; i++) {
+		values[2 * i] = (float)world_random(i, 83) / 4294967296.0f;
+		values[2 * i + 1] = i % 4 ? NAN : values[2 * i] * 10;
+		sum += (double)values[2 * i];
+		squares += (double)values[2 * i] * (double)values[2 * i];
+	}
+	assert_int_equal(rank_bootstrap(values, N, 2, 1000, 7, e), 0);
+	assert_int_equal(rank_bootstrap(values, N, 2, 1000, 7, again), 0);
+	assert_memory_equal(e, again, sizeof e);
+	assert_int_equal(rank_bootstrap(values, N, 2, 1000, 8, other), 0);
+	assert_true(other[0].low != e[0].low && other[0].mean == e[0].mean);
+	double mean = sum / N, half = 1.96 * sqrt((squares / N - mean * mean) / N);
+	assert_true(fabs(e[0].mean - mean) < 1e-9);
+	assert_true(fabs((e[0].high - e[0].low) / 2 / half - 1) < 0.1);
+	assert_true(fabs(e[0].low - (mean - half)) < 0.2 * half && fabs(e[0].high - (mean + half)) < 0.2 * half);
+	for (sum = squares = 0, n = 0; n < N / 4; n++) {
+		sum += (double)values[8 * n + 1];
+		squares += (double)values[8 * n + 1] * (double)values[8 * n + 1];
+	}
+	mean = sum / (double)n;
+	half = 1.96 * sqrt((squares / (double)n - mean * mean) / (double)n);
+	assert_true(fabs(e[1].mean - mean) < 1e-6 && fabs((e[1].high - e[1].low) / 2 / half - 1) < 0.15); /* NaN rows do not count */
+	assert_int_equal(rank_bootstrap(few, 3, 2, 0, 1, e), 0);
+	assert_true(e[0].mean == 3 && e[0].low == 3 && e[0].high == 3 && isnan(e[1].mean));
+	assert_int_equal(rank_bootstrap(few, 0, 2, 10, 1, e), 0);
+	assert_true(isnan(e[0].mean) && isnan(e[0].low));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_equal_to_naive),
 		cmocka_unit_test(test_by_hand),
 		cmocka_unit_test(test_progress),
+		cmocka_unit_test(test_several_ks_and_lists),
+		cmocka_unit_test(test_bootstrap),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

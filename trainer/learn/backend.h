@@ -28,7 +28,12 @@ struct learn_options {
 	float reg_user, reg_pos, reg_neg, reg_bias; /* L2 weights */
 	float adagrad_forget;      /* share of the Adagrad sums forgotten per pass over the positives; 0: never */
 	float init_scale;          /* rows start as uniform(-0.5, 0.5) * init_scale / emb_dim, from (seed, external id) */
-	float skip_share;          /* share of negatives drawn from the user's skips (verified); the rest uniform over candidates */
+	/* Shares of the negatives, together at most 1; the rest is uniform over the candidates. All are verified (negatives.h). */
+	float skip_share;          /* from the user's skips */
+	float popular_share;       /* in proportion to (positives of the item)^popular_power */
+	float popular_power;       /* 0..2 */
+	float hard_share;          /* the highest scored of hard_of uniform candidates */
+	uint32_t hard_of;          /* 1..64; deterministic mode scores by the parameters at the batch's start */
 	uint32_t recent_passes;    /* times each new positive is drawn soon after it came, online; 0: none */
 	float recent_share;        /* share of a slice's triples given to recent positives while some wait */
 	float step_norm_max;       /* a row's step is clipped to this norm (divergence guard) */

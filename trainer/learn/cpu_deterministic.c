@@ -14,6 +14,7 @@
 
 #include "trainer/learn/array.h"
 #include "trainer/learn/bpr_math.h"
+#include "trainer/learn/cpu_hard.h"
 
 #define NO_SLOT UINT32_MAX
 
@@ -95,6 +96,7 @@ static void draw_part(void *ctx, uint32_t thread, uint32_t n_threads)
 	uint32_t end = (uint32_t)((uint64_t)job->n * (thread + 1) / n_threads);
 	sampler_propose(&job->plan, job->first + from, end - from, work->draws + from);
 	sampler_settle(&job->plan, end - from, work->draws + from);
+	cpu_hard_choose_exact(&job->plan, c, job->backend->kernels, work->draws + from, end - from);
 	for (uint32_t t = from; t < end; t++) {
 		const struct draw *draw = &work->draws[t];
 		work->loss[t] = -1.0f;

@@ -6,6 +6,7 @@
  * from memory), one is settled (negative verified, the rows begin to come), one is applied.
  */
 #include "trainer/learn/cpu_backend.h"
+#include "trainer/learn/cpu_hard.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -14,6 +15,7 @@
 #define UNIT 512u
 #define BLOCK 16u
 #define STAGES 3u
+#define STAGES_HARD 4u
 
 struct fast_job {
 	const struct backend *backend;
@@ -71,6 +73,38 @@ static void run_unit(const struct fast_job *job, uint64_t first, uint64_t end, s
 	}
 }
 
+/* The same with hard negatives: between settled and applied, a block's candidates are scored. */
+static void run_unit_hard(const struct fast_job *job, uint64_t first, uint64_t end, struct update_sums *sums)
+{
+	struct draw blocks[STAGES_HARD][BLOCK];
+	struct hard_block hard[STAGES_HARD];
+	uint32_t sizes[STAGES_HARD] = {0};
+	uint64_t n_blocks = (end - first + BLOCK - 1) / BLOCK;
+	for (uint64_t b = 0; b < n_blocks + STAGES_HARD - 1; b++) {
+		if (b < n_blocks) {
+			uint64_t from = first + b * BLOCK;
+			uint32_t n = end - from < BLOCK ? (uint32_t)(end - from) : BLOCK;
+			sizes[b % STAGES_HARD] = n;
+			sampler_propose(&job->plan, from, n, blocks[b % STAGES_HARD]);
+		}
+		if (b >= 1 && b - 1 < n_blocks) {
+			uint32_t at = (b - 1) % STAGES_HARD;
+			sampler_settle(&job->plan, sizes[at], blocks[at]);
+			prefetch_rows(&job->update, blocks[at], sizes[at]);
+			cpu_hard_fetch(&job->plan, &job->update, blocks[at], sizes[at], &hard[at]);
+		}
+		if (b >= 2 && b - 2 < n_blocks) {
+			uint32_t at = (b - 2) % STAGES_HARD;
+			cpu_hard_score(&job->plan, &job->update, job->backend->kernels, blocks[at], sizes[at], &hard[at]);
+		}
+		if (b >= 3) {
+			uint32_t at = (b - 3) % STAGES_HARD;
+			cpu_hard_choose(&job->plan, blocks[at], sizes[at], &hard[at]);
+			job->backend->kernels->update(&job->update, blocks[at], sizes[at], sums);
+		}
+	}
+}
+
 static void run_thread(void *ctx, uint32_t thread, uint32_t n_threads)
 {
 	struct fast_job *job = ctx;
@@ -83,7 +117,7 @@ static void run_thread(void *ctx, uint32_t thread, uint32_t n_threads)
 			break;
 		uint64_t first = unit * UNIT;
 		uint64_t end = first + UNIT < job->n_draws ? first + UNIT : job->n_draws;
-		run_unit(job, first, end, &sums);
+		(job->plan.hard_below > job->plan.popular_below ? run_unit_hard : run_unit)(job, first, end, &sums);
 		if (job->deadline_us && cpu_now_us() >= job->deadline_us)
 			break;
 	}

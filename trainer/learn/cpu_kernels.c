@@ -21,6 +21,7 @@
 #define ROWS_WIDTH 4
 #define ROWS_NAME "plain"
 #include "trainer/learn/cpu_rows_exact.h"
+#include "trainer/learn/cpu_rows_hard.h"
 #include "trainer/learn/cpu_rows.h"
 #undef ROWS
 #undef ROWS_TARGET
@@ -33,6 +34,7 @@
 #define ROWS_WIDTH 8
 #define ROWS_NAME "avx2"
 #include "trainer/learn/cpu_rows_exact.h"
+#include "trainer/learn/cpu_rows_hard.h"
 #include "trainer/learn/cpu_rows.h"
 #undef ROWS
 #undef ROWS_TARGET
@@ -48,6 +50,7 @@
 #define ROWS_WIDTH 16
 #define ROWS_NAME "avx512"
 #include "trainer/learn/cpu_rows_exact.h"
+#include "trainer/learn/cpu_rows_hard.h"
 #include "trainer/learn/cpu_rows.h"
 #undef ROWS
 #undef ROWS_TARGET

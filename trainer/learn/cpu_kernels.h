@@ -56,6 +56,8 @@ struct row_kernels {
 	const char *name;
 	/* Hogwild: applies n triples one after the other, while other threads do the same to the same rows, without locks (see cpu_rows.h). */
 	void (*update)(const struct row_update *update, const struct draw *draws, size_t n, struct update_sums *sums);
+	/* Hogwild: scores[i] = dot(U[user], V[items[i]]) + bias (cpu_rows_hard.h). Working rows. */
+	void (*score_items)(const struct row_update *update, uint32_t user, const uint32_t *items, size_t n, float *scores);
 	/* Copies rows between strides; the part of a wider target row is left as it is. Returns 1 when a value is not finite, else 0. */
 	int (*copy_rows)(float *to, size_t to_stride, const float *from, size_t from_stride, size_t dim, size_t n_rows);
 	/* scores[i] = dot(row, V[i]) + bu + bi[i] */

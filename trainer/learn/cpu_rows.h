@@ -256,6 +256,7 @@ ROWS_FN void ROWS(pairs_gradient)(const float *V, const float *bi, const float *
 static const struct row_kernels ROWS(kernels) = {
 	.name = ROWS_NAME,
 	.update = ROWS(update),
+	.score_items = ROWS(score_items),
 	.copy_rows = ROWS(copy_rows),
 	.score = ROWS(score),
 	.pairs_gradient = ROWS(pairs_gradient),

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "trainer/learn/negatives.h"
 #include "trainer/learn/sampler.h"
 
 #define BATCH_MAX (1u << 20)
@@ -25,6 +26,7 @@ struct learner {
 	struct backend *backend;
 	struct training_set set;
 	struct skip_source skips;
+	struct popularity popularity; /* while popular_share is above 0 */
 	struct draw_plan plan; /* of the job that runs or ran last */
 	int running;           /* an asynchronous job has not been accounted for */
 	int broken;            /* non-finite parameters were seen; the next push is a rollback */
@@ -47,6 +49,10 @@ void learn_options_default(struct learn_options *options)
 		.adagrad_forget = 0.0f,
 		.init_scale = 1.0f,
 		.skip_share = 0.0f,
+		.popular_share = 0.0f,
+		.popular_power = 0.5f,
+		.hard_share = 0.0f,
+		.hard_of = 4,
 		.recent_passes = 10,
 		.recent_share = 0.25f,
 		.step_norm_max = 10.0f,
@@ -78,6 +84,14 @@ static const char *options_fault(const struct learn_options *o)
 		return "init_scale must not be negative";
 	if (!in_range(o->skip_share, 0.0f, 1.0f) || !in_range(o->recent_share, 0.0f, 1.0f))
 		return "skip_share and recent_share must be 0..1";
+	if (!in_range(o->popular_share, 0.0f, 1.0f) || !in_range(o->hard_share, 0.0f, 1.0f))
+		return "popular_share and hard_share must be 0..1";
+	if (o->skip_share + o->popular_share + o->hard_share > 1.0001f)
+		return "skip_share, popular_share and hard_share must be at most 1 together";
+	if (!in_range(o->popular_power, 0.0f, 2.0f))
+		return "popular_power must be 0..2";
+	if (o->hard_of < 1 || o->hard_of > HARD_OF_MAX)
+		return "hard_of must be 1..64";
 	if (!in_range(o->step_norm_max, 1e-6f, 1e6f))
 		return "step_norm_max must be positive";
 	return NULL;
@@ -115,6 +129,7 @@ void learner_free(struct learner *learner)
 	if (learner->backend)
 		learner->ops->close(learner->backend);
 	training_set_free(&learner->set);
+	popularity_free(&learner->popularity);
 	free(learner);
 }
 
@@ -235,9 +250,12 @@ int learner_train(struct learner *learner, const struct train_job *job, struct t
 		return -EBUSY;
 	while (rest.triples_max && learner->set.n_positives && learner->set.n_candidates) {
 		struct train_job next = rest;
+		int rc = learner->options.popular_share > 0.0f ? popularity_refresh(&learner->popularity, &learner->set, learner->options.popular_power) : 0;
+		if (rc < 0)
+			return rc;
 		draw_plan_make(&learner->set, &learner->options, &learner->plan);
 		next.triples_max = part_size(learner, &learner->plan, rest.triples_max);
-		int rc = learner->ops->train(learner->backend, &next, &part);
+		rc = learner->ops->train(learner->backend, &next, &part);
 		if (rc < 0)
 			return rc;
 		learner->running = 1;

@@ -26,6 +26,7 @@
 #define PHILOX_USER_ROW 0x00000200u    /* counter (block of four values, id low, id high) */
 #define PHILOX_ITEM_ROW 0x00000201u    /* the same for items */
 #define PHILOX_PERSONALIZE 0x00000300u /* counter (index, step, attempt) */
+#define PHILOX_HARD 0x00000500u        /* + block of four candidates, counter (index, step low, step high) */
 
 struct philox_block {
 	uint32_t v[4];

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "trainer/learn/array.h"
+#include "trainer/learn/negatives.h"
 #include "trainer/learn/philox.h"
 
 #define FREE_SLOT UINT64_MAX
@@ -216,12 +217,18 @@ int training_set_has(const struct training_set *set, uint32_t user, uint32_t ite
 	return shard->slots && shard->slots[shard_find(shard, key, hash)] == key;
 }
 
-static void prefetch_pair(const struct training_set *set, uint32_t user, uint32_t item)
+void training_set_prefetch(const struct training_set *set, uint32_t user, uint32_t item)
 {
 	uint64_t hash = pair_hash(pair_key(user, item));
 	const struct pair_shard *shard = &set->shards[hash_shard(hash)];
 	if (shard->slots)
 		__builtin_prefetch(&shard->slots[(uint32_t)hash & shard->mask], 0, 3);
+}
+
+/* A share of all 32-bit random numbers. Shares of floats that make 1 together may miss it by a rounding. */
+static uint64_t share_below(double share)
+{
+	return share > 1.0 - 1e-6 ? (uint64_t)1 << 32 : (uint64_t)(share * 4294967296.0);
 }
 
 void draw_plan_make(const struct training_set *set, const struct learn_options *options, struct draw_plan *ret_plan)
@@ -240,10 +247,13 @@ void draw_plan_make(const struct training_set *set, const struct learn_options *
 		if (plan.recent_per_step == 0 && options->recent_share > 0.0f)
 			plan.recent_per_step = 1;
 	}
-	if (set->skips && options->skip_share > 0.0f) {
-		double below = (double)options->skip_share * 4294967296.0;
-		plan.skip_below = below > 4294967296.0 ? (uint64_t)1 << 32 : (uint64_t)below;
-	}
+	double below = set->skips ? (double)options->skip_share : 0.0;
+	plan.skip_below = share_below(below);
+	below += set->popular ? (double)options->popular_share : 0.0;
+	plan.popular_below = share_below(below);
+	below += options->hard_of > 1 ? (double)options->hard_share : 0.0;
+	plan.hard_below = share_below(below);
+	plan.hard_of = options->hard_of;
 	*ret_plan = plan;
 }
 
@@ -287,6 +297,27 @@ static uint32_t choose_skip(const struct training_set *set, uint32_t user, uint3
 	return item < set->n_items ? item : SAMPLE_NONE;
 }
 
+/* The first candidate. A user without skips gets a uniform one. */
+static void choose_negative(const struct draw_plan *plan, const struct philox_block *random, struct draw *draw)
+{
+	const struct training_set *set = plan->set;
+	uint32_t place = philox_below(random->v[0], set->n_candidates), kind = random->v[1];
+	draw->kind = NEGATIVE_UNIFORM;
+	draw->neg = set->candidates[place];
+	if (kind < plan->skip_below) {
+		uint32_t skip = choose_skip(set, draw->user, random->v[2]);
+		if (skip != SAMPLE_NONE) {
+			draw->kind = NEGATIVE_SKIP;
+			draw->neg = skip;
+		}
+	} else if (kind < plan->popular_below) {
+		draw->kind = NEGATIVE_POPULAR;
+		draw->neg = set->candidates[alias_pick(set->popular, place, random->v[2])];
+	} else if (kind < plan->hard_below) {
+		draw->kind = NEGATIVE_HARD;
+	}
+}
+
 void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws)
 {
 	const struct training_set *set = plan->set;
@@ -296,14 +327,11 @@ void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, s
 		struct draw *draw = &ret_draws[i];
 		draw->index = index;
 		draw->step = plan->step + job_step;
+		draw->reserved = 0;
 		struct philox_block random = draw_random(set, draw, 0);
 		choose_positive(plan, job_step, random.v[3], draw);
-		draw->neg = SAMPLE_NONE;
-		if (random.v[1] < plan->skip_below)
-			draw->neg = choose_skip(set, draw->user, random.v[2]);
-		if (draw->neg == SAMPLE_NONE)
-			draw->neg = set->candidates[philox_below(random.v[0], set->n_candidates)];
-		prefetch_pair(set, draw->user, draw->neg);
+		choose_negative(plan, &random, draw);
+		training_set_prefetch(set, draw->user, draw->neg);
 		if (++index == plan->batch) {
 			index = 0;
 			job_step++;
@@ -319,7 +347,10 @@ static uint32_t redraw(const struct training_set *set, const struct draw *draw)
 	for (uint32_t attempt = 1; attempt <= REDRAWS; attempt++) {
 		struct philox_block random = draw_random(set, draw, attempt);
 		for (int i = 0; i < 4; i++) {
-			uint32_t item = set->candidates[philox_below(random.v[i], set->n_candidates)];
+			uint32_t place = philox_below(random.v[i], set->n_candidates);
+			if (draw->kind == NEGATIVE_POPULAR)
+				place = alias_pick(set->popular, place, random.v[++i]);
+			uint32_t item = set->candidates[place];
 			if (!training_set_has(set, draw->user, item))
 				return item;
 		}

@@ -32,6 +32,8 @@ struct recent_positive {
 	uint32_t left; /* draws still owed */
 };
 
+struct alias_table; /* negatives.h */
+
 struct training_set {
 	uint64_t seed;
 	uint32_t n_users, n_items;
@@ -55,15 +57,21 @@ struct training_set {
 	uint64_t passes; /* whole walks done */
 	uint64_t passes_here; /* those of this process: restoring progress does not move it */
 	const struct skip_source *skips; /* NULL: none */
+	const struct alias_table *popular; /* over places in candidates (negatives.h); NULL: none */
 };
 
-/* One triple. neg is SAMPLE_NONE when the user has no valid negative. */
+/* Where a negative comes from. */
+enum negative_kind { NEGATIVE_UNIFORM, NEGATIVE_SKIP, NEGATIVE_POPULAR, NEGATIVE_HARD };
+
+/* One triple. neg is SAMPLE_NONE when the user has no valid negative; of a hard draw, it is the first candidate until the backend chose. */
 struct draw {
 	uint32_t user;
 	uint32_t pos;
 	uint32_t neg;
 	uint32_t index; /* in its step */
 	uint64_t step;
+	uint32_t kind; /* enum negative_kind */
+	uint32_t reserved; /* 0 */
 };
 
 /* How the draws of one job map to positives and random numbers. Draw d of a job is index d % batch of step `step + d / batch`. */
@@ -74,7 +82,9 @@ struct draw_plan {
 	uint32_t batch;
 	uint32_t recent_per_step; /* the first so many indexes of a step go to recent positives */
 	uint32_t recent_head, n_recent;
-	uint64_t skip_below; /* skips when the 32-bit random number is below */
+	/* The 32-bit random number that chooses the kind: skip below skip_below, else popular below popular_below, else hard below hard_below. */
+	uint64_t skip_below, popular_below, hard_below;
+	uint32_t hard_of;
 };
 
 void training_set_init(struct training_set *set, uint64_t seed);
@@ -86,6 +96,8 @@ int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uin
 int training_set_add_candidate(struct training_set *set, uint32_t item);
 void training_set_clear(struct training_set *set);
 int training_set_has(const struct training_set *set, uint32_t user, uint32_t item);
+/* Begins to fetch what training_set_has() will read. */
+void training_set_prefetch(const struct training_set *set, uint32_t user, uint32_t item);
 /* Where insert number k put the pair that it brought (k itself, or an earlier place whose pair moved to k). */
 uint64_t training_set_swapped(const struct training_set *set, uint64_t k);
 

@@ -10,6 +10,7 @@
 /* In the order of the help page. */
 #define RECCTL_COMMANDS(X) \
 	X(synth, "writes synthetic logs: catalogue, users, impressions, events, watches") \
+	X(replay, "sends historical logs to Kafka topics in the order in which they happened") \
 	X(train, "trains both models on logs and judges them on the last watches") \
 	X(evaluate, "judges a saved model on the last watches of the logs") \
 	X(explain, "shows what is recommended to users and why") \

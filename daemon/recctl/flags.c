@@ -27,6 +27,7 @@ static const char *placeholder_of(const struct flag *flag)
 	case FLAG_FLOAT:
 		return "X";
 	case FLAG_STRING:
+	case FLAG_TEXTS:
 		return "TEXT";
 	case FLAG_BOOL:
 	case FLAG_CHOICE:
@@ -72,6 +73,9 @@ static void allowed_of(const struct flag *flag, char *out, size_t size)
 		break;
 	case FLAG_IDS:
 		snprintf(out, size, "an id, a whole number from 0 to 9223372036854775807; at most %d of them", FLAG_IDS_MAX);
+		break;
+	case FLAG_TEXTS:
+		snprintf(out, size, "text that is not empty; at most %d of them", FLAG_TEXTS_MAX);
 		break;
 	}
 }
@@ -134,6 +138,14 @@ static int add_id(const char *text, struct flag_ids *ids)
 	return 0;
 }
 
+static int add_text(const char *text, struct flag_texts *texts)
+{
+	if (texts->count == FLAG_TEXTS_MAX || !text[0])
+		return -EINVAL;
+	texts->texts[texts->count++] = text;
+	return 0;
+}
+
 /* Parses `text` into the flag's field. 0 or -EINVAL; the field is untouched then. */
 static int set_value(const struct flag *flag, const char *text, void *options)
 {
@@ -163,6 +175,8 @@ static int set_value(const struct flag *flag, const char *text, void *options)
 		return -EINVAL;
 	case FLAG_IDS:
 		return add_id(text, field);
+	case FLAG_TEXTS:
+		return add_text(text, field);
 	}
 	return -EINVAL;
 }
@@ -171,7 +185,7 @@ static void set_defaults(const struct command_spec *spec, void *options)
 {
 	static const size_t sizes[] = { [FLAG_INT] = sizeof(int64_t), [FLAG_UINT64] = sizeof(uint64_t), [FLAG_FLOAT] = sizeof(double),
 		                        [FLAG_STRING] = sizeof(char *), [FLAG_BOOL] = sizeof(int), [FLAG_CHOICE] = sizeof(int),
-		                        [FLAG_IDS] = sizeof(struct flag_ids) };
+		                        [FLAG_IDS] = sizeof(struct flag_ids), [FLAG_TEXTS] = sizeof(struct flag_texts) };
 
 	for (size_t i = 0; i < spec->n_flags; i++) {
 		const struct flag *flag = &spec->flags[i];

@@ -36,12 +36,19 @@ enum flag_type {
 	FLAG_BOOL,   /* int, 0 or 1; --name, or --name=yes|no|true|false|1|0 */
 	FLAG_CHOICE, /* int, index into choices */
 	FLAG_IDS,    /* struct flag_ids: ids, 0 to INT64_MAX; the flag may stand more than once, each adds one */
+	FLAG_TEXTS,  /* struct flag_texts: texts that are not empty; the flag may stand more than once, each adds one */
 };
 
 #define FLAG_IDS_MAX 64
 struct flag_ids {
 	int count;
 	int64_t ids[FLAG_IDS_MAX];
+};
+
+#define FLAG_TEXTS_MAX 64
+struct flag_texts {
+	int count;
+	const char *texts[FLAG_TEXTS_MAX]; /* point into argv */
 };
 
 struct flag {
@@ -78,7 +85,7 @@ struct flag_words {
 
 /*
  * Fills `options` with the defaults, then with argv[1..argc-1]. Accepts --name VALUE and --name=VALUE; "--" ends the flags; a flag given twice: the
- * last one counts, but for FLAG_IDS. Returns 0; 1 when --help was asked for (nothing else is checked then); -EINVAL: errstr says which flag, which value and what is allowed.
+ * last one counts, but for FLAG_IDS and FLAG_TEXTS. Returns 0; 1 when --help was asked for (nothing else is checked then); -EINVAL: errstr says which flag, which value and what is allowed.
  */
 int flags_parse(const struct command_spec *spec, int argc, char **argv, void *options, struct flag_words *ret_words, char *errstr, size_t errstr_size);
 

@@ -1,0 +1,256 @@
+/*
+ * replay_tails.c: reads the ends of a topic's partitions back, to find the last record of this replay in each.
+ *
+ * Main thread of recctl, before anything is sent. A partition is read in windows from its end backwards, each sixteen times the one before, until a record of
+ * this replay is found or the beginning is reached; other writers may have added records behind ours. Reading is done with read_uncommitted: our records have
+ * no transaction, and an open one of somebody else must not hide them.
+ *
+ * What a killed replay had handed to the network may still be on its way into the log. So the ends are looked at again after a second, and again while
+ * new records of this replay turn up.
+ */
+#include "daemon/recctl/replay_topics.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/recctl/replay_file.h"
+
+#define ANSWER_MS 15000
+#define SETTLE_MS 1000
+#define FIRST_WINDOW 64
+
+/* One partition being looked through. */
+struct scan {
+	rd_kafka_t *consumer;
+	rd_kafka_topic_t *rkt;
+	const struct replay_cluster *cluster;
+	const struct replay_plan *plan;
+	const volatile sig_atomic_t *stop;
+	const struct replay_topic *topic;
+	enum event_stream stream;
+	int32_t partition;
+	struct replay_tail tail;
+	struct replay_origin other; /* another replay of one of these files */
+	int other_there;
+	char *errstr;
+	size_t errstr_size;
+};
+
+static int fail(struct scan *scan, rd_kafka_resp_err_t err, const char *detail)
+{
+	char words[400];
+
+	kafka_client_words(err, scan->cluster->brokers, scan->topic->name, detail, words, sizeof(words));
+	snprintf(scan->errstr, scan->errstr_size, "reading the end of topic \"%s\", partition %d: %s", scan->topic->name, scan->partition, words);
+	return -EIO;
+}
+
+/* Whether a file of this replay's stream is meant. */
+static int knows_file(const struct scan *scan, const struct replay_origin *origin)
+{
+	for (uint32_t i = 0; i < scan->plan->n_inputs; i++) {
+		const struct replay_input *input = &scan->plan->inputs[i];
+
+		if (input->stream == scan->stream && input->content_id == origin->content_id && !strcmp(input->name, origin->name))
+			return 1;
+	}
+	return 0;
+}
+
+static void look_at(struct scan *scan, const rd_kafka_message_t *message)
+{
+	struct replay_origin origin;
+	rd_kafka_headers_t *headers;
+	const void *value;
+	size_t len;
+
+	if (rd_kafka_message_headers(message, &headers) || rd_kafka_header_get_last(headers, REPLAY_ORIGIN_HEADER, &value, &len) || !value ||
+	    replay_origin_parse(value, len, &origin))
+		return;
+	if (origin.replay_id == scan->topic->replay_id) {
+		scan->tail = (struct replay_tail){ .there = 1, .kafka_offset = message->offset, .origin = origin,
+			                           .value_hash = replay_hash(REPLAY_HASH_BEGIN, message->payload, message->len) };
+	} else if (knows_file(scan, &origin)) {
+		scan->other = origin;
+		scan->other_there = 1;
+	}
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Looks at all records in [begin, end). 0 or -errno. */
+static int look_through(struct scan *scan, int64_t begin, int64_t end)
+{
+	int64_t last_ms = now_ms();
+	int rc = 0, done = begin >= end;
+
+	if (done)
+		return 0;
+	if (rd_kafka_consume_start(scan->rkt, scan->partition, begin))
+		return fail(scan, rd_kafka_last_error(), NULL);
+	while (!rc && !done) {
+		rd_kafka_message_t *message = rd_kafka_consume(scan->rkt, scan->partition, 100);
+
+		if (*scan->stop) {
+			rc = -EINTR;
+		} else if (!message) {
+			if (now_ms() - last_ms > ANSWER_MS)
+				rc = fail(scan, RD_KAFKA_RESP_ERR__TIMED_OUT, NULL);
+		} else if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+			done = 1;
+		} else if (message->err == RD_KAFKA_RESP_ERR__TRANSPORT || message->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+			; /* it connects again */
+		} else if (message->err) {
+			rc = fail(scan, message->err, rd_kafka_message_errstr(message));
+		} else {
+			last_ms = now_ms();
+			if (message->offset < end)
+				look_at(scan, message);
+			done = message->offset >= end - 1;
+		}
+		if (message)
+			rd_kafka_message_destroy(message);
+	}
+	rd_kafka_consume_stop(scan->rkt, scan->partition);
+	return rc;
+}
+
+static int read_ends(struct scan *scan, int64_t *ret_low, int64_t *ret_high)
+{
+	rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(scan->consumer, scan->topic->name, scan->partition, ret_low, ret_high, ANSWER_MS);
+
+	return err ? fail(scan, err, NULL) : 0;
+}
+
+/* Backwards from the end. *ret_end: everything before it has been looked at. */
+static int scan_back(struct scan *scan, int64_t *ret_end)
+{
+	int64_t low, high, window = FIRST_WINDOW;
+	int rc = read_ends(scan, &low, &high);
+
+	if (rc)
+		return rc;
+	*ret_end = high;
+	for (int64_t end = high; !rc && !scan->tail.there && end > low; window *= 16) {
+		int64_t begin = end - low > window ? end - window : low;
+
+		rc = look_through(scan, begin, end);
+		end = begin;
+	}
+	if (!rc && !scan->tail.there && low > 0) {
+		snprintf(scan->errstr, scan->errstr_size,
+		         "topic \"%s\", partition %d: its first %" PRId64 " records have been removed (retention or deletion) and none of this replay is among the rest, so "
+		         "how far it came cannot be told; replay into a new topic, or again without --resume", scan->topic->name, scan->partition, low);
+		rc = -ESTALE;
+	}
+	return rc;
+}
+
+/* What came since the last look. *ret_found: 1 when a record of this replay was among it. */
+static int scan_on(struct scan *scan, int64_t *end, int *ret_found)
+{
+	int64_t low, high, before = scan->tail.there ? scan->tail.kafka_offset : -1;
+	int rc = read_ends(scan, &low, &high);
+
+	if (!rc)
+		rc = look_through(scan, *end, high);
+	if (!rc && high > *end)
+		*end = high;
+	if (scan->tail.there && scan->tail.kafka_offset != before)
+		*ret_found = 1;
+	return rc;
+}
+
+/* All partitions of one topic. */
+static int scan_topic(struct scan *scan, struct replay_topic *topic)
+{
+	int rc = 0, some = 0, others = 0, found = 1;
+	int64_t ends[4096];
+
+	if (topic->n_partitions > (int32_t)(sizeof(ends) / sizeof(ends[0]))) {
+		snprintf(scan->errstr, scan->errstr_size, "topic \"%s\" has more than 4096 partitions", topic->name);
+		return -EINVAL;
+	}
+	for (int32_t p = 0; !rc && p < topic->n_partitions; p++) {
+		scan->partition = p;
+		scan->tail = (struct replay_tail){ 0 };
+		rc = scan_back(scan, &ends[p]);
+		topic->tails[p] = scan->tail;
+	}
+	while (!rc && found) {
+		for (int ms = 0; ms < SETTLE_MS && !*scan->stop; ms += 100)
+			nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+		found = 0;
+		for (int32_t p = 0; !rc && p < topic->n_partitions; p++) {
+			scan->partition = p;
+			scan->tail = topic->tails[p];
+			rc = scan_on(scan, &ends[p], &found);
+			topic->tails[p] = scan->tail;
+		}
+	}
+	for (int32_t p = 0; p < topic->n_partitions; p++)
+		some |= topic->tails[p].there;
+	others = scan->other_there;
+	if (!rc && !some && others) {
+		snprintf(scan->errstr, scan->errstr_size,
+		         "topic \"%s\" holds another replay of %s (with other files, another --from or --to, or another number of partitions) and nothing of this one; "
+		         "repeat the command as it was, or leave --resume out to add this replay behind the other", topic->name, scan->other.name);
+		rc = -EINVAL;
+	}
+	return rc;
+}
+
+static int consumer_new(const struct replay_cluster *cluster, rd_kafka_t **ret_consumer, char *errstr, size_t errstr_size)
+{
+	static const struct kafka_setting defaults[] = { { "log_level", "0" }, { "fetch.wait.max.ms", "50" }, { "check.crcs", "true" } };
+	static const struct kafka_setting fixed[] = { { "isolation.level", "read_uncommitted" }, { "enable.auto.commit", "false" }, { "enable.partition.eof", "true" },
+		                                      { "auto.offset.reset", "error" }, { "allow.auto.create.topics", "false" } };
+	rd_kafka_conf_t *conf = NULL;
+	int rc = kafka_client_conf(cluster->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, sizeof(fixed) / sizeof(fixed[0]), cluster->properties,
+	                           cluster->n_properties, &conf, errstr, errstr_size);
+
+	if (rc)
+		return rc;
+	*ret_consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, errstr, errstr_size);
+	if (!*ret_consumer) {
+		rd_kafka_conf_destroy(conf);
+		return -EIO;
+	}
+	return 0;
+}
+
+int replay_tails_read(const struct replay_cluster *cluster, const struct replay_plan *plan, struct replay_topic topics[STREAM_COUNT],
+                      const volatile sig_atomic_t *stop, char *errstr, size_t errstr_size)
+{
+	rd_kafka_t *consumer = NULL;
+	int rc = consumer_new(cluster, &consumer, errstr, errstr_size);
+
+	for (int stream = 0; !rc && stream < STREAM_COUNT; stream++) {
+		struct scan scan = { .consumer = consumer, .cluster = cluster, .plan = plan, .stop = stop, .topic = &topics[stream],
+			             .stream = (enum event_stream)stream, .errstr = errstr, .errstr_size = errstr_size };
+
+		if (!topics[stream].name)
+			continue;
+		scan.rkt = rd_kafka_topic_new(consumer, topics[stream].name, NULL);
+		if (!scan.rkt)
+			rc = fail(&scan, rd_kafka_last_error(), NULL);
+		else
+			rc = scan_topic(&scan, &topics[stream]);
+		if (scan.rkt)
+			rd_kafka_topic_destroy(scan.rkt);
+	}
+	if (consumer)
+		rd_kafka_destroy(consumer);
+	if (rc == -EINTR)
+		snprintf(errstr, errstr_size, "stopped by a signal before anything was sent");
+	return rc;
+}

@@ -1,0 +1,55 @@
+/*
+ * replay_topics.h: the topics a replay writes to, and how far each of their partitions has got.
+ */
+#ifndef DAEMON_RECCTL_REPLAY_TOPICS_H
+#define DAEMON_RECCTL_REPLAY_TOPICS_H
+
+#include <librdkafka/rdkafka.h>
+#include <signal.h>
+
+#include "daemon/recctl/replay_plan.h"
+#include "ingest/kafka_client.h"
+
+/* The last record of this replay in a partition. */
+struct replay_tail {
+	int there;           /* 1: the partition holds records of this replay, and the merge has not come to the last of them yet */
+	int64_t kafka_offset;
+	struct replay_origin origin;
+	uint64_t value_hash; /* of the record's value */
+};
+
+struct replay_topic {
+	const char *name;          /* NULL: nothing is sent to it */
+	int32_t n_partitions;
+	uint64_t replay_id;
+	struct replay_tail *tails; /* [n_partitions] */
+};
+
+struct replay_cluster {
+	const char *brokers;
+	const struct kafka_property *properties;
+	size_t n_properties;
+};
+
+struct replay_create {
+	int wanted;
+	int32_t n_partitions, replication;
+};
+
+/*
+ * Looks each named topic up (never making one by asking), creates the missing ones when that is wanted, and fills n_partitions and tails (empty). The caller
+ * frees with replay_topics_free(). 0; -ENOENT (a topic is missing), -EIO (the brokers refuse or do not answer), -ENOMEM: errstr says what and the mend.
+ */
+int replay_topics_find(rd_kafka_t *producer, const struct replay_cluster *cluster, const struct replay_create *create,
+                       struct replay_topic topics[STREAM_COUNT], char *errstr, size_t errstr_size);
+void replay_topics_free(struct replay_topic topics[STREAM_COUNT]);
+
+/*
+ * Reads the ends of all partitions back and fills the tails. Repeats until a pass a second later finds nothing new, because the broker may still be taking
+ * what a killed replay had sent. 0; -EINVAL: the topic holds another replay of these files and nothing of this one; -ESTALE: the broker has removed records, so
+ * that nothing can be said; -EINTR: *stop; -EIO, -ENOMEM. errstr says which topic and partition.
+ */
+int replay_tails_read(const struct replay_cluster *cluster, const struct replay_plan *plan, struct replay_topic topics[STREAM_COUNT],
+                      const volatile sig_atomic_t *stop, char *errstr, size_t errstr_size);
+
+#endif

@@ -5,7 +5,7 @@ import tempfile
 import pytest
 
 import recd_process
-from kafka_world import any_kafka, kafka, kafka_session, make_kafka_recd, small_logs  # noqa: F401 (fixtures)
+from kafka_world import any_kafka, kafka, kafka_session, make_kafka_recd, mock_kafka, small_logs  # noqa: F401 (fixtures)
 
 
 @pytest.fixture

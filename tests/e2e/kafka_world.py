@@ -173,6 +173,12 @@ def any_kafka(kafka_session):
     return broker
 
 
+@pytest.fixture
+def mock_kafka(kafka_session):
+    """Always the mock cluster: for faults that a real broker cannot be told to have."""
+    return shared(kafka_session, "mock", Mock)
+
+
 class KafkaRecd(Recd):
     """recd on topics. `topics` maps a stream to its topic, `files` names streams that are read from files too; `kafka` holds lines for the group kafka."""
 

@@ -19,6 +19,7 @@ static const char usage[] =
 	"  produce TOPIC FILE [--key NAME] [--partition N] [--rate N] [--tombstones N] [--transaction commit|abort|marks] [--per-transaction N]\n"
 	"                                    a record a line (FILE -: stdin); the key is the number of that name (user_id), the partitioner murmur2_random;\n"
 	"                                    marks: a committed transaction every N lines\n"
+	"  consume TOPIC                     a line a record: PARTITION OFFSET TIMESTAMP KEY ORIGIN VALUE, by tabs\n"
 	"  join GROUP TOPIC                  a member of a group until stdin ends; says `assigned N` whenever it was given partitions\n"
 	"  mock [--partitions N]             a mock cluster until stdin ends: prints its address, then takes lines: topic NAME N, down, up,\n"
 	"                                    errors API CODE COUNT (numbers of the protocol)\n";
@@ -122,6 +123,7 @@ int main(int argc, char **argv)
 		{ "watermarks", 1, command_watermarks },
 		{ "committed", 2, command_committed },
 		{ "produce", 2, command_produce },
+		{ "consume", 1, command_consume },
 		{ "join", 2, command_join },
 		{ "mock", 0, command_mock },
 	};

@@ -35,6 +35,7 @@ int command_add_partitions(const struct arguments *args);
 int command_delete_records(const struct arguments *args);
 int command_watermarks(const struct arguments *args);
 int command_committed(const struct arguments *args);
+int command_consume(const struct arguments *args);
 int command_produce(const struct arguments *args);
 int command_join(const struct arguments *args);
 int command_mock(const struct arguments *args);

@@ -83,17 +83,17 @@ static int read_answer(const struct body *body, long status, const char *socket,
 	return rc;
 }
 
-int client_request(const char *socket, const char *method, const char *path, int timeout_sec, json_t **ret_answer, char *errstr, size_t errstr_size)
+/* One request: the status of its answer, and the body, which is the caller's to free in any case. */
+static int perform(const char *socket, const char *method, const char *path, int timeout_sec, struct body *body, long *ret_status, char *errstr,
+                   size_t errstr_size)
 {
 	CURL *curl = curl_easy_init();
-	struct body body = { 0 };
 	char url[512];
-	long status = 0;
-	int rc = -ENOMEM;
+	int rc = 0;
 
 	if (!curl) {
 		snprintf(errstr, errstr_size, "out of memory");
-		return rc;
+		return -ENOMEM;
 	}
 	snprintf(url, sizeof(url), "http://recd%s", path);
 	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, socket);
@@ -103,17 +103,44 @@ int client_request(const char *socket, const char *method, const char *path, int
 	curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_SEC);
 	curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)timeout_sec);
 	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, &body);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
 	if (!strcmp(method, "POST"))
 		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, "");
 	CURLcode code = curl_easy_perform(curl);
-	if (code != CURLE_OK) {
+	if (code != CURLE_OK)
 		rc = describe_failure(curl, code, socket, timeout_sec, errstr, errstr_size);
-	} else {
-		curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-		rc = read_answer(&body, status, socket, ret_answer, errstr, errstr_size);
-	}
+	else
+		curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, ret_status);
 	curl_easy_cleanup(curl);
+	return rc;
+}
+
+int client_request(const char *socket, const char *method, const char *path, int timeout_sec, json_t **ret_answer, char *errstr, size_t errstr_size)
+{
+	struct body body = { 0 };
+	long status = 0;
+	int rc = perform(socket, method, path, timeout_sec, &body, &status, errstr, errstr_size);
+
+	if (!rc)
+		rc = read_answer(&body, status, socket, ret_answer, errstr, errstr_size);
 	free(body.bytes);
 	return rc;
+}
+
+int client_text(const char *socket, const char *path, int timeout_sec, char **ret_text, size_t *ret_len, char *errstr, size_t errstr_size)
+{
+	struct body body = { 0 };
+	json_t *no_answer = NULL;
+	long status = 0;
+	int rc = perform(socket, "GET", path, timeout_sec, &body, &status, errstr, errstr_size);
+
+	if (!rc && status != 200) /* an error in words, as for any request */
+		rc = read_answer(&body, status, socket, &no_answer, errstr, errstr_size);
+	if (rc) {
+		free(body.bytes);
+		return rc;
+	}
+	*ret_text = body.bytes;
+	*ret_len = body.len;
+	return 0;
 }

@@ -16,4 +16,7 @@
  */
 int client_request(const char *socket, const char *method, const char *path, int timeout_sec, json_t **ret_answer, char *errstr, size_t errstr_size);
 
+/* GET of `path`; the body of a 200 answer as it is (*ret_len may be 0), malloc'd, the caller's, at most 16 MiB. Errors as above. */
+int client_text(const char *socket, const char *path, int timeout_sec, char **ret_text, size_t *ret_len, char *errstr, size_t errstr_size);
+
 #endif

@@ -47,13 +47,9 @@ int top_output_open(const char *path, struct top_output *ret_output, char *errst
 	if (asprintf(&output.temporary, "%s.tmp", path) < 0)
 		return failed(-ENOMEM, path, errstr, errstr_size);
 	output.fd = open(output.temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if (output.fd < 0) {
-		rc = failed(-errno, output.temporary, errstr, errstr_size);
-	} else if (flock(output.fd, LOCK_EX | LOCK_NB)) {
+	if (output.fd < 0 || flock(output.fd, LOCK_EX | LOCK_NB) || ftruncate(output.fd, 0)) {
 		rc = -errno;
 		snprintf(errstr, errstr_size, "%s: %s", output.temporary, rc == -EWOULDBLOCK ? "another run is writing it" : strerror(-rc));
-	} else if (ftruncate(output.fd, 0)) {
-		rc = failed(-errno, output.temporary, errstr, errstr_size);
 	}
 	if (rc) {
 		if (output.fd >= 0)

@@ -15,7 +15,7 @@ void cpu_hard_fetch(const struct draw_plan *plan, const struct row_update *c, co
 {
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t *items = block->items[i];
-		if (draws[i].kind != NEGATIVE_HARD || draws[i].neg == SAMPLE_NONE)
+		if (draws[i].kind != NEGATIVE_HARD)
 			continue;
 		items[0] = draws[i].neg;
 		hard_candidates(plan, &draws[i], plan->hard_of, items + 1);
@@ -34,22 +34,21 @@ void cpu_hard_score(const struct draw_plan *plan, const struct row_update *c, co
 	for (uint32_t i = 0; i < n; i++) {
 		const uint32_t *items = block->items[i];
 		float *scores = block->scores[i];
-		if (draws[i].kind != NEGATIVE_HARD || draws[i].neg == SAMPLE_NONE)
+		if (draws[i].kind != NEGATIVE_HARD)
 			continue;
 		kernels->score_items(c, draws[i].user, items, plan->hard_of, scores);
 		uint32_t best = 0;
 		for (uint32_t k = 1; k < plan->hard_of; k++)
 			best = scores[k] > scores[best] ? k : best;
-		if (best)
-			training_set_prefetch(plan->set, draws[i].user, items[best]);
+		training_set_prefetch(plan->set, draws[i].user, items[best]);
 	}
 }
 
 void cpu_hard_choose(const struct draw_plan *plan, struct draw *draws, uint32_t n, struct hard_block *block)
 {
 	for (uint32_t i = 0; i < n; i++)
-		if (draws[i].kind == NEGATIVE_HARD && draws[i].neg != SAMPLE_NONE)
-			draws[i].neg = hard_choose(plan->set, draws[i].user, block->items[i], block->scores[i], plan->hard_of);
+		if (draws[i].kind == NEGATIVE_HARD)
+			draws[i].neg = hard_choose(plan->set, &draws[i], block->items[i], block->scores[i], plan->hard_of);
 }
 
 void cpu_hard_choose_exact(const struct draw_plan *plan, const struct row_update *c, const struct row_kernels *kernels, struct draw *draws, uint32_t n)
@@ -59,13 +58,13 @@ void cpu_hard_choose_exact(const struct draw_plan *plan, const struct row_update
 	if (plan->hard_below == plan->popular_below)
 		return;
 	for (uint32_t i = 0; i < n; i++) {
-		if (draws[i].kind != NEGATIVE_HARD || draws[i].neg == SAMPLE_NONE)
+		if (draws[i].kind != NEGATIVE_HARD)
 			continue;
 		items[0] = draws[i].neg;
 		hard_candidates(plan, &draws[i], plan->hard_of, items + 1);
 		for (uint32_t k = 0; k < plan->hard_of; k++)
 			scores[k] = kernels->exact_dot(c->U + (size_t)draws[i].user * c->stride, c->V + (size_t)items[k] * c->stride, NULL, c->stride) +
 			            c->items[items[k]].bias;
-		draws[i].neg = hard_choose(plan->set, draws[i].user, items, scores, plan->hard_of);
+		draws[i].neg = hard_choose(plan->set, &draws[i], items, scores, plan->hard_of);
 	}
 }

@@ -126,10 +126,10 @@ void hard_candidates(const struct draw_plan *plan, const struct draw *draw, uint
 	}
 }
 
-uint32_t hard_choose(const struct training_set *set, uint32_t user, const uint32_t *items, float *scores, uint32_t n)
+uint32_t hard_choose(const struct training_set *set, const struct draw *draw, const uint32_t *items, float *scores, uint32_t n)
 {
 	for (uint32_t tries = 0; tries < n; tries++) {
-		uint32_t best = 0;
+		uint32_t best = n;
 		float best_score = -INFINITY;
 		for (uint32_t k = 0; k < n; k++) {
 			if (scores[k] > best_score) {
@@ -137,9 +137,11 @@ uint32_t hard_choose(const struct training_set *set, uint32_t user, const uint32
 				best = k;
 			}
 		}
-		if (best == 0 || !training_set_has(set, user, items[best]))
+		if (best == n)
+			break;
+		if (!training_set_has(set, draw->user, items[best]))
 			return items[best];
 		scores[best] = -INFINITY;
 	}
-	return items[0];
+	return sampler_redraw(set, draw);
 }

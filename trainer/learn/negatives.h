@@ -50,9 +50,9 @@ void popularity_free(struct popularity *popularity);
  */
 void hard_candidates(const struct draw_plan *plan, const struct draw *draw, uint32_t n, uint32_t *ret_items);
 /*
- * The highest scored of items[n] that is not among the user's positives; of equal ones the first. items[0] is valid, so that there always is one.
- * scores[n] is used up. A score that is not a number counts as the lowest.
+ * The highest scored of items[n] that is not among the user's positives; of equal ones the first. When all are positives: a uniform draw, or SAMPLE_NONE when
+ * the user has no valid negative. scores[n] is used up. Scores that are not numbers are passed over.
  */
-uint32_t hard_choose(const struct training_set *set, uint32_t user, const uint32_t *items, float *scores, uint32_t n);
+uint32_t hard_choose(const struct training_set *set, const struct draw *draw, const uint32_t *items, float *scores, uint32_t n);
 
 #endif

@@ -331,7 +331,8 @@ void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, s
 		struct philox_block random = draw_random(set, draw, 0);
 		choose_positive(plan, job_step, random.v[3], draw);
 		choose_negative(plan, &random, draw);
-		training_set_prefetch(set, draw->user, draw->neg);
+		if (draw->kind != NEGATIVE_HARD)
+			training_set_prefetch(set, draw->user, draw->neg);
 		if (++index == plan->batch) {
 			index = 0;
 			job_step++;
@@ -339,8 +340,7 @@ void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, s
 	}
 }
 
-/* Draws again, a bounded number of times; then the first valid candidate after a random one. */
-static uint32_t redraw(const struct training_set *set, const struct draw *draw)
+uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw)
 {
 	if (set->user_positives[draw->user] >= set->n_candidates)
 		return SAMPLE_NONE;
@@ -368,8 +368,8 @@ static uint32_t redraw(const struct training_set *set, const struct draw *draw)
 void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws)
 {
 	for (uint32_t i = 0; i < n; i++)
-		if (training_set_has(plan->set, draws[i].user, draws[i].neg))
-			draws[i].neg = redraw(plan->set, &draws[i]);
+		if (draws[i].kind != NEGATIVE_HARD && training_set_has(plan->set, draws[i].user, draws[i].neg))
+			draws[i].neg = sampler_redraw(plan->set, &draws[i]);
 }
 
 /* Takes `turns` draws from the ring: whole rounds from every entry, one more from the first; what is left goes back in turn. */

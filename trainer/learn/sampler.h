@@ -63,7 +63,7 @@ struct training_set {
 /* Where a negative comes from. */
 enum negative_kind { NEGATIVE_UNIFORM, NEGATIVE_SKIP, NEGATIVE_POPULAR, NEGATIVE_HARD };
 
-/* One triple. neg is SAMPLE_NONE when the user has no valid negative; of a hard draw, it is the first candidate until the backend chose. */
+/* One triple. neg is SAMPLE_NONE when the user has no valid negative; of a hard draw, it is the first candidate, not verified, until the backend chose. */
 struct draw {
 	uint32_t user;
 	uint32_t pos;
@@ -104,7 +104,9 @@ uint64_t training_set_swapped(const struct training_set *set, uint64_t k);
 void draw_plan_make(const struct training_set *set, const struct learn_options *options, struct draw_plan *ret_plan);
 /* Draws first..first + n - 1 of the job: positives and a first candidate each; begins to fetch what sampler_settle() will read. */
 void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws);
-/* Replaces candidates that are positives of their users. */
+/* A valid negative in place of one that is a positive: draws again, a bounded number of times; then the first valid candidate after a random one. */
+uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw);
+/* Replaces candidates that are positives of their users; leaves hard draws to the backend. */
 void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws);
 /* Moves the set past `draws` draws made by this plan. */
 void training_set_advance(struct training_set *set, const struct draw_plan *plan, uint64_t draws);

@@ -1,0 +1,283 @@
+/*
+ * source_kafka_scout.c: the thread of the Kafka source that waits for brokers, so that polling never does: metadata of the topic, watermarks of partitions,
+ * commits of durable positions.
+ *
+ * It sleeps on a librdkafka queue of its own, where the results of commits come; yielding that queue wakes it. Every call to a broker is bounded by
+ * BROKER_TIMEOUT_MS. What fails is tried again for ever. Answers go into struct kafka_shared; `news` tells the polling thread to look.
+ *
+ * A commit tells the group's observers how far recd has come; recd itself never reads it. So only the newest wish of each partition is kept, one commit is
+ * under way at a time, and one that fails is logged when the reason changes and left at that: the next checkpoint commits again.
+ */
+#include <string.h>
+#include <syslog.h>
+
+#include "ingest/source_kafka.h"
+
+#define TICK_MS 500
+#define BROKER_TIMEOUT_MS 2000
+#define RETRY_US INT64_C(1000000)
+#define ENDS_US INT64_C(1000000)       /* end offsets for the status are refreshed so often */
+#define QUERY_GAP_US INT64_C(3000000)  /* and asked of the broker at most so often */
+#define COMMIT_LOST_US INT64_C(70000000)
+#define CLOSE_WAIT_US INT64_C(2000000) /* for the last commit */
+
+static void tell(struct source_kafka *source)
+{
+	atomic_fetch_add(&source->news, 1);
+	rd_kafka_queue_yield(source->queue);
+}
+
+/* ---- metadata ---- */
+
+/* The topic's error, or one of its partitions', or 0. */
+static rd_kafka_resp_err_t topic_state(const struct rd_kafka_metadata *metadata, int32_t *ret_partitions)
+{
+	const struct rd_kafka_metadata_topic *topic;
+
+	if (metadata->topic_cnt < 1)
+		return RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+	topic = &metadata->topics[0];
+	if (topic->err)
+		return topic->err;
+	*ret_partitions = topic->partition_cnt;
+	for (int i = 0; i < topic->partition_cnt; i++)
+		if (topic->partitions[i].err && topic->partitions[i].err != RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE)
+			return topic->partitions[i].err;
+	return topic->partition_cnt > 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+}
+
+static void look_at_topic(struct source_kafka *source)
+{
+	const struct rd_kafka_metadata *metadata = NULL;
+	rd_kafka_resp_err_t error = rd_kafka_metadata(source->rk, 0, source->rkt, &metadata, BROKER_TIMEOUT_MS);
+	int32_t n_partitions = -1;
+	int reached = !error, changed;
+
+	if (metadata) {
+		error = topic_state(metadata, &n_partitions);
+		rd_kafka_metadata_destroy(metadata);
+	}
+	source->next_meta_us = kafka_now_us() + (error && source->metadata_interval_us > RETRY_US ? RETRY_US : source->metadata_interval_us);
+	pthread_mutex_lock(&source->lock);
+	changed = error != source->meta_error || (n_partitions > 0 && n_partitions != source->meta_partitions) || source->outage || reached;
+	source->meta_error = error;
+	if (n_partitions > 0)
+		source->meta_partitions = n_partitions;
+	if (reached && !error && source->outage) {
+		source->meta_after_outage = 1;
+		source->outage = 0;
+	}
+	/* Brokers that were away, or a topic that was, may come back with another log. */
+	if (error && source->meta_partitions > 0)
+		source->outage = 1;
+	pthread_mutex_unlock(&source->lock);
+	if (changed)
+		tell(source);
+}
+
+/* ---- watermarks ---- */
+
+/* The next partition from `from` on whose watermarks are wanted; -1: none. */
+static int next_wanted(struct source_kafka *source, size_t from, int32_t *ret_id)
+{
+	int found = -1;
+
+	pthread_mutex_lock(&source->lock);
+	for (size_t i = from; i < source->n_shared && found < 0; i++) {
+		if (source->shared[i].wanted && !source->shared[i].answered) {
+			found = (int)i;
+			*ret_id = source->shared[i].id;
+		}
+	}
+	pthread_mutex_unlock(&source->lock);
+	return found;
+}
+
+/* Answers what is wanted. After an error the rest waits a tick: its broker may be away. */
+static void look_at_watermarks(struct source_kafka *source)
+{
+	rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR_NO_ERROR;
+	int any = 0;
+	int32_t id;
+
+	for (int i = next_wanted(source, 0, &id); i >= 0 && !error && !atomic_load(&source->stop); i = next_wanted(source, (size_t)i + 1, &id)) {
+		int64_t low = -1, high = -1;
+		struct kafka_shared *shared;
+
+		error = rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS);
+		if (!error && (low < 0 || high < low))
+			error = RD_KAFKA_RESP_ERR__BAD_MSG;
+		pthread_mutex_lock(&source->lock);
+		shared = &source->shared[i];
+		shared->error = error;
+		shared->answered = 1;
+		shared->low = low;
+		shared->high = high;
+		if (!error) {
+			shared->wanted = 0;
+			shared->end = high;
+		}
+		pthread_mutex_unlock(&source->lock);
+		any = 1;
+	}
+	if (any)
+		tell(source);
+}
+
+static int64_t end_of(struct source_kafka *source, int32_t id, int may_query, int *ret_queried)
+{
+	int64_t low, high;
+
+	if (!rd_kafka_get_watermark_offsets(source->rk, source->topic, id, &low, &high) && high >= 0)
+		return high;
+	if (!may_query)
+		return -1;
+	*ret_queried = 1;
+	return rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS) ? -1 : high;
+}
+
+/* Refreshes the ends that the status shows; mostly from what librdkafka knows already. */
+static void refresh_ends(struct source_kafka *source, int64_t now_us)
+{
+	int queried = 0, failed = 0;
+
+	for (size_t i = 0;; i++) {
+		int64_t end;
+		int32_t id;
+
+		pthread_mutex_lock(&source->lock);
+		id = i < source->n_shared ? source->shared[i].id : -1;
+		failed = failed || source->meta_error;
+		pthread_mutex_unlock(&source->lock);
+		if (id < 0 || atomic_load(&source->stop))
+			break;
+		end = end_of(source, id, !failed, &queried);
+		failed = failed || end < 0;
+		if (end < 0)
+			continue;
+		pthread_mutex_lock(&source->lock);
+		source->shared[i].end = end;
+		pthread_mutex_unlock(&source->lock);
+	}
+	source->next_ends_us = now_us + (queried ? QUERY_GAP_US : ENDS_US);
+}
+
+/* ---- commits ---- */
+
+void kafka_commit(struct source *base, const struct source_position *positions, size_t n_positions)
+{
+	struct source_kafka *source = (struct source_kafka *)base;
+	int any = 0;
+
+	pthread_mutex_lock(&source->lock);
+	for (size_t i = 0; i < n_positions; i++) {
+		int32_t id = kafka_position_partition(positions[i].name, source->stream, source->topic);
+
+		if (id < 0 || id >= source->n_ids || source->by_id[id] < 0)
+			continue;
+		source->shared[source->by_id[id]].commit_wanted = positions[i].offset;
+		any = 1;
+	}
+	pthread_mutex_unlock(&source->lock);
+	if (any)
+		rd_kafka_queue_yield(source->scout_queue);
+}
+
+/* Sends what is wanted, when nothing is under way. */
+static void send_commit(struct source_kafka *source)
+{
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_resp_err_t error;
+
+	if (source->commits_out > 0 && kafka_now_us() - source->commit_sent_us < COMMIT_LOST_US)
+		return;
+	list = rd_kafka_topic_partition_list_new(1);
+	pthread_mutex_lock(&source->lock);
+	for (size_t i = 0; i < source->n_shared; i++) {
+		struct kafka_shared *shared = &source->shared[i];
+
+		if (shared->commit_wanted >= 0 && shared->commit_wanted != shared->committed)
+			rd_kafka_topic_partition_list_add(list, source->topic, shared->id)->offset = shared->commit_wanted;
+		shared->commit_wanted = -1;
+	}
+	pthread_mutex_unlock(&source->lock);
+	if (list->cnt > 0) {
+		error = rd_kafka_commit_queue(source->rk, list, source->scout_queue, NULL, NULL);
+		if (error) {
+			kafka_log(source, LOG_WARNING, "Kafka commit: %s", rd_kafka_err2str(error));
+		} else {
+			source->commits_out = 1;
+			source->commit_sent_us = kafka_now_us();
+		}
+	}
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void take_commit(struct source_kafka *source, rd_kafka_event_t *event)
+{
+	const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
+	rd_kafka_resp_err_t error = rd_kafka_event_error(event);
+	char words[512];
+
+	source->commits_out = 0;
+	pthread_mutex_lock(&source->lock);
+	for (int i = 0; list && i < list->cnt; i++) {
+		int32_t id = list->elems[i].partition;
+
+		if (list->elems[i].err)
+			error = list->elems[i].err;
+		else if (!rd_kafka_event_error(event) && id < source->n_ids && source->by_id[id] >= 0)
+			source->shared[source->by_id[id]].committed = list->elems[i].offset;
+	}
+	pthread_mutex_unlock(&source->lock);
+	if (error == source->commit_error)
+		return;
+	source->commit_error = error;
+	kafka_client_words(error, source->brokers, source->topic, NULL, words, sizeof(words));
+	if (error)
+		kafka_log(source, LOG_WARNING, "Kafka commit of topic \"%s\" failed, which loses nothing (recd goes by its checkpoint): %s", source->topic, words);
+	else
+		kafka_log(source, LOG_NOTICE, "Kafka commits of topic \"%s\" succeed again", source->topic);
+}
+
+static void take_event(struct source_kafka *source, int timeout_ms)
+{
+	rd_kafka_event_t *event = rd_kafka_queue_poll(source->scout_queue, timeout_ms);
+
+	if (event && rd_kafka_event_type(event) == RD_KAFKA_EVENT_OFFSET_COMMIT)
+		take_commit(source, event);
+	rd_kafka_event_destroy(event);
+}
+
+/* ---- the thread ---- */
+
+void *kafka_scout_main(void *arg)
+{
+	struct source_kafka *source = arg;
+	int64_t now_us, until_us;
+	int meta_now;
+
+	while (!atomic_load(&source->stop)) {
+		now_us = kafka_now_us();
+		pthread_mutex_lock(&source->lock);
+		meta_now = source->meta_now;
+		source->meta_now = 0;
+		pthread_mutex_unlock(&source->lock);
+		if (meta_now || now_us >= source->next_meta_us)
+			look_at_topic(source);
+		look_at_watermarks(source);
+		if (now_us >= source->next_ends_us)
+			refresh_ends(source, now_us);
+		send_commit(source);
+		if (!atomic_load(&source->stop))
+			take_event(source, TICK_MS);
+	}
+	until_us = kafka_now_us() + CLOSE_WAIT_US;
+	do {
+		send_commit(source);
+		if (source->commits_out == 0)
+			break;
+		take_event(source, 100);
+	} while (kafka_now_us() < until_us);
+	return NULL;
+}

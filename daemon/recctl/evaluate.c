@@ -1,25 +1,27 @@
 /*
- * evaluate.c: `recctl evaluate`: a saved model against the last watches of the logs, beside popularity and, for synthetic logs, the oracle.
+ * evaluate.c: `recctl evaluate`: a saved model against what was held out, beside popularity, item-kNN and, for synthetic logs, the oracle.
  *
  * Main thread of recctl. The model's users and items get the first indexes of the state, so its tables serve as they are. Full ranking; watched titles
- * are masked. The split is the one that `recctl train` makes with the same --holdout.
+ * are masked. The split is the one that `recctl train` makes with the same flags.
  */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/recctl/baseline.h"
 #include "daemon/recctl/commands.h"
-#include "daemon/recctl/flags.h"
+#include "daemon/recctl/evaluate_flags.h"
+#include "daemon/recctl/fit.h"
 #include "daemon/recctl/parallel.h"
 #include "daemon/render.h"
 
 struct options {
 	const char *data_dir, *model_path, *oracle;
-	double holdout, min_pos_completion;
-	int64_t k, threads;
+	const char *k;
+	double min_pos_completion;
+	int64_t threads;
 	int json;
+	struct judge_flags judge;
 };
 
 #define AT(field) .offset = offsetof(struct options, field)
@@ -27,9 +29,10 @@ static const struct flag flags[] = {
 	{ .name = "data_dir", .type = FLAG_STRING, AT(data_dir), .fallback = "data", .placeholder = "DIR", .help = "Folder with the logs." },
 	{ .name = "model_path", .type = FLAG_STRING, AT(model_path), .placeholder = "FILE",
 	  .help = "The model, a .pt file. Default: model_bpr_personalized.pt in the data folder." },
-	{ .name = "holdout", .type = FLAG_FLOAT, AT(holdout), .fallback = "0.1", .min = 0.0001, .max = 0.9,
-	  .help = "The last share of watches by started_at is to be found. The model must have been trained with the same share, or it has seen them." },
-	{ .name = "k", .type = FLAG_INT, AT(k), .fallback = "50", .min = 1, .max = 100000, .help = "K of Recall@K, NDCG@K and HR@K." },
+	JUDGE_FLAGS(options, judge, 0.0001,
+	            "The last share of watches by started_at is to be found. The model must have been trained with the same share, or it has seen them."),
+	{ .name = "k", .type = FLAG_STRING, AT(k), .fallback = "50", .placeholder = "K[,K...]",
+	  .help = "K of Recall@K, NDCG@K, HR@K, coverage and popularity: up to 8 numbers with commas between them. The first one is the table's." },
 	{ .name = "min_pos_completion", .type = FLAG_FLOAT, AT(min_pos_completion), .fallback = "0.6", .min = 0, .max = 1,
 	  .help = "A watch at least this complete makes its title a positive." },
 	{ .name = "oracle", .type = FLAG_STRING, AT(oracle), .placeholder = "FILE",
@@ -44,17 +47,20 @@ static const struct command_spec spec = {
 	.flags = flags,
 	.n_flags = sizeof(flags) / sizeof(flags[0]),
 	.notes = "For each user with a title that he watched far enough after the split, and not at all before: all titles are ranked, those watched before\n"
-	         "are left out. Recall, NDCG and HR at K, MRR and AUC over the whole list; means over users. Groups: new (no positive before the\n"
-	         "split), rare (1 to 9), heavy (10 and more). Titles that nobody had met before the split are not judged.\n"
+	         "are left out. Recall, NDCG and HR at K, MRR and AUC over the whole list; means over users, with 95 % intervals. Coverage: share of all titles\n"
+	         "that anybody gets in the first K; popularity: mean popularity percentile of the first K. Groups: new (no positive before the\n"
+	         "split), rare (1 to 9), heavy (10 and more). Titles that nobody had met before the split are not judged, but in two files of pairs,\n"
+	         "where they rank last. docs/EVALUATION.md has every definition.\n"
 	         "With --oracle, the share covered is (model - popularity) / (oracle - popularity) in NDCG.",
 	.examples = "  recctl evaluate\n"
-	            "  recctl evaluate --model_path data/model_bpr.pt --k 20\n"
+	            "  recctl evaluate --model_path data/model_bpr.pt --k 20,50,100\n"
+	            "  recctl evaluate --split user --test_last 2\n"
+	            "  recctl evaluate --model_path models/model_bpr.pt --train_tsv train.tsv --test_tsv test.tsv --k 20\n"
 	            "  recctl evaluate --oracle oracle.pt --json",
 };
 
 struct run {
 	const struct options *options;
-	uint32_t threads;
 	const char *model_path;
 	char *default_path;
 	struct state_rules rules;
@@ -62,7 +68,10 @@ struct run {
 	struct split split;
 	struct state *state;
 	float *mean_user;
-	struct judged popularity, ranked, oracle;
+	struct judge_plan plan;
+	struct baselines baselines;
+	struct judged ranked, oracle;
+	struct calibration calibration;
 	char errstr[512];
 };
 
@@ -91,21 +100,12 @@ static int find_mean_user(struct run *run)
 static int read_all(struct run *run)
 {
 	const struct options *options = run->options;
-	struct load_options load = { .data_dir = options->data_dir, .rules = run->rules, .ids_first = &run->model };
 	struct load_stats loaded;
 	int rc = load_model(run->model_path, &run->model, run->errstr, sizeof(run->errstr));
 
-	if (rc)
-		return rc;
-	rc = split_find_cut(options->data_dir, options->holdout, &run->split, run->errstr, sizeof(run->errstr));
-	if (rc)
-		return rc;
-	load.before_us = run->split.cut_us;
-	rc = load_logs(&load, &run->state, &loaded, run->errstr, sizeof(run->errstr));
 	if (!rc)
-		load_stats_print(&loaded, options->data_dir, "evaluate");
-	if (!rc)
-		rc = split_find_relevant(options->data_dir, &run->rules, run->state, &run->split, run->errstr, sizeof(run->errstr));
+		rc = judge_load(&options->judge, &run->plan, options->data_dir, &run->rules, &run->model, "evaluate", &run->state, &loaded, &run->split,
+		                run->errstr, sizeof(run->errstr));
 	if (!rc)
 		rc = find_mean_user(run);
 	return rc;
@@ -118,28 +118,28 @@ static int judge_oracle(struct run *run)
 
 	if (rc)
 		return rc;
-	rc = judge(&run->split, state_n_items(run->state), (uint32_t)run->options->k, oracle_score, oracle, run->threads, "judging the oracle, users",
-	           &run->oracle);
+	rc = judge(&run->split, &run->plan.judge, oracle_score, oracle, "judging the oracle, users", &run->oracle);
 	oracle_scores_close(oracle);
 	return rc;
 }
 
 static int judge_all(struct run *run)
 {
-	uint32_t n_items = state_n_items(run->state), k = (uint32_t)run->options->k;
-	struct model_scores model = { .tables = &run->model.tables, .mean_user = run->mean_user, .n_items = n_items };
-	struct popularity_scores popularity;
-	int rc = popularity_scores_make(run->state, &popularity);
+	int rc = judge_baselines(&run->options->judge, run->state, &run->split, &run->plan, &run->baselines);
+	struct model_scores model = { .tables = &run->model.tables, .mean_user = run->mean_user, .n_items = run->plan.judge.n_items };
 
-	if (rc)
-		return rc;
-	rc = judge(&run->split, n_items, k, popularity_score, &popularity, run->threads, "judging popularity, users", &run->popularity);
-	popularity_scores_free(&popularity);
 	if (!rc)
-		rc = judge(&run->split, n_items, k, model_score, &model, run->threads, "judging the model, users", &run->ranked);
+		rc = judge(&run->split, &run->plan.judge, model_score, &model, "judging the model, users", &run->ranked);
+	if (!rc)
+		rc = fit_calibration_held_out(&run->model.tables, &run->split, &run->calibration);
 	if (!rc && run->options->oracle)
 		rc = judge_oracle(run);
 	return rc;
+}
+
+static double ndcg_of(const struct judged *judged)
+{
+	return judged->figures[GROUP_COUNT][rank_column(0, RANK_NDCG)].mean;
 }
 
 /* The name of the model's row in the table. */
@@ -151,34 +151,46 @@ static const char *model_name(const struct run *run)
 /* Share of the distance from popularity to the oracle; NaN when there is no distance. */
 static double share_covered(const struct run *run)
 {
-	double distance = run->oracle.all.ndcg - run->popularity.all.ndcg;
+	double distance = ndcg_of(&run->oracle) - ndcg_of(&run->baselines.popularity);
 
-	return distance > 0 ? (run->ranked.all.ndcg - run->popularity.all.ndcg) / distance : NAN;
+	return distance > 0 ? (ndcg_of(&run->ranked) - ndcg_of(&run->baselines.popularity)) / distance : NAN;
 }
 
 static void print_text(const struct run *run)
 {
-	const struct judged_row rows[3] = { { "popularity", &run->popularity }, { model_name(run), &run->ranked }, { "oracle", &run->oracle } };
+	struct judged_row rows[4];
+	size_t n = 0;
 
-	split_print(&run->split, run->options->holdout);
-	judged_print(rows, run->options->oracle ? 3 : 2, (uint32_t)run->options->k);
+	rows[n++] = (struct judged_row){ "popularity", &run->baselines.popularity };
+	if (run->baselines.has_knn)
+		rows[n++] = (struct judged_row){ "item-kNN", &run->baselines.knn };
+	rows[n++] = (struct judged_row){ model_name(run), &run->ranked };
+	if (run->options->oracle)
+		rows[n++] = (struct judged_row){ "oracle", &run->oracle };
+	split_print(&run->split, &run->plan.split);
+	judged_print(rows, n, &run->plan.judge);
+	if (run->calibration.decided)
+		calibration_print(stdout, "  conf on held-out impressions", &run->calibration);
 	if (run->options->oracle)
 		printf("share of the distance from popularity to the oracle that the model covers: %.1f %% (NDCG@%u)\n", 100 * share_covered(run),
-		       (unsigned)run->options->k);
+		       (unsigned)run->plan.judge.ks[0]);
 }
 
 static int print_json(const struct run *run)
 {
-	json_t *metrics = json_pack("{s:I, s:o, s:o}", "k", (json_int_t)run->options->k, "popularity", judged_json(&run->popularity), "model",
-	                            judged_json(&run->ranked));
-	json_t *answer = json_pack("{s:s, s:s, s:o, s:o}", "model_path", run->model_path, "kind", run->model.kind, "split",
-	                           split_json(&run->split, run->options->holdout), "metrics", metrics);
+	const struct judge_options *judge = &run->plan.judge;
+	json_t *metrics = json_pack("{s:I, s:o}", "k", (json_int_t)judge->ks[0], "popularity", judged_json(&run->baselines.popularity, judge));
+	json_t *answer = json_pack("{s:s, s:s, s:o, s:o, s:o}", "model_path", run->model_path, "kind", run->model.kind, "split",
+	                           split_json(&run->split, &run->plan.split), "calibration", calibration_json(&run->calibration), "metrics", metrics);
 	int rc = -ENOMEM;
 
+	if (run->baselines.has_knn)
+		json_object_set_new(metrics, "item_knn", judged_json(&run->baselines.knn, judge));
+	json_object_set_new(metrics, "model", judged_json(&run->ranked, judge));
 	if (run->options->oracle) {
 		double share = share_covered(run);
 
-		json_object_set_new(metrics, "oracle", judged_json(&run->oracle));
+		json_object_set_new(metrics, "oracle", judged_json(&run->oracle, judge));
 		json_object_set_new(answer, "share_covered", isfinite(share) ? json_real(share) : json_null());
 	}
 	if (answer && !json_dumpf(answer, stdout, RENDER_FLAGS)) {
@@ -198,7 +210,11 @@ int command_evaluate(int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
-	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
+	if (judge_plan_make(&options.judge, "k", options.k, options.threads ? (uint32_t)options.threads : parallel_cores(), &run.plan, run.errstr,
+	                    sizeof(run.errstr))) {
+		fprintf(stderr, "recctl evaluate: %s\n", run.errstr);
+		return EXIT_USAGE;
+	}
 	run.rules = (struct state_rules){ .min_pos_completion = (float)options.min_pos_completion, .negative_after_us = 1800 * INT64_C(1000000) };
 	rc = -ENOMEM;
 	if (!options.model_path && asprintf(&run.default_path, "%s/model_bpr_personalized.pt", options.data_dir) < 0)
@@ -214,6 +230,7 @@ int command_evaluate(int argc, char **argv)
 		print_text(&run);
 	if (rc)
 		fprintf(stderr, "recctl evaluate: %s\n", run.errstr[0] ? run.errstr : strerror(-rc));
+	baselines_free(&run.baselines);
 	state_free(run.state);
 	split_free(&run.split);
 	model_file_free(&run.model);

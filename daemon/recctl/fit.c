@@ -63,47 +63,47 @@ static size_t decided_of(const struct state *state, uint32_t user, struct decide
 	return n < LOAD_IMPRESSIONS_MAX ? n : LOAD_IMPRESSIONS_MAX;
 }
 
-struct observation {
-	float offset; /* score without intercept */
-	float label;
-};
-
-/* Decided impressions of every `stride`th user. */
-static size_t collect_observations(const struct fit *fit, const struct tables *tables, uint32_t stride, struct observation *out, size_t max)
+/* Decided impressions of every n-th user, so that they fit; scores from U, with bu when it is not NULL. *ret_out is the caller's. 0 or -ENOMEM. */
+static int collect_observations(const struct fit *fit, const struct tables *tables, const float *U, const float *bu, struct observation **ret_out,
+                                size_t *ret_n)
 {
 	struct decided_impression decided[LOAD_IMPRESSIONS_MAX];
-	size_t n = 0;
+	uint64_t most = (uint64_t)tables->n_users * LOAD_IMPRESSIONS_MAX;
+	uint32_t stride = (uint32_t)(most / SAMPLE_MAX + 1);
+	size_t max = most < SAMPLE_MAX ? (size_t)most : SAMPLE_MAX, n = 0;
+	struct observation *out = malloc((max + 1) * sizeof(*out));
 
+	if (!out)
+		return -ENOMEM;
 	for (uint32_t user = 0; user < tables->n_users; user += stride) {
 		size_t n_decided = decided_of(fit->state, user, decided);
 
 		for (size_t i = 0; i < n_decided && n < max; i++) {
-			const float *row = tables->U + (size_t)user * tables->dim;
+			const float *row = U + (size_t)user * tables->dim;
+			float score = score_dot(row, tables->V + (size_t)decided[i].item * tables->dim, tables->dim) + tables->bi[decided[i].item];
 
-			out[n++] = (struct observation){ score_dot(row, tables->V + (size_t)decided[i].item * tables->dim, tables->dim) +
-				                                 tables->bi[decided[i].item],
-				                         (float)decided[i].label };
+			out[n++] = (struct observation){ bu ? score + bu[user] : score, (float)decided[i].label };
 		}
 	}
-	return n;
+	*ret_out = out;
+	*ret_n = n;
+	return 0;
 }
 
 int fit_global_intercept(struct fit *fit, const struct tables *tables)
 {
-	uint64_t most = (uint64_t)tables->n_users * LOAD_IMPRESSIONS_MAX;
-	uint32_t stride = (uint32_t)(most / SAMPLE_MAX + 1);
-	size_t max = most < SAMPLE_MAX ? (size_t)most : SAMPLE_MAX;
-	struct observation *observations = malloc((max + 1) * sizeof(*observations));
+	struct observation *observations;
+	size_t n;
 	double b = 0;
+	int rc = collect_observations(fit, tables, tables->U, NULL, &observations, &n);
 
-	if (!observations)
-		return -ENOMEM;
-	size_t n = collect_observations(fit, tables, stride, observations, max);
+	if (rc)
+		return rc;
 	for (int step = 0; step < NEWTON_STEPS; step++) {
 		double slope = -b, curve = 1; /* the prior */
 
 		for (size_t i = 0; i < n; i++) {
-			double p = 1.0 / (1.0 + exp(-((double)observations[i].offset + b)));
+			double p = 1.0 / (1.0 + exp(-((double)observations[i].score + b)));
 
 			slope += (double)observations[i].label - p;
 			curve += p * (1.0 - p);
@@ -147,28 +147,17 @@ int fit_intercepts(const struct fit *fit, const struct tables *tables, const flo
 	return parallel_run(fit->threads, tables->n_users, GRAIN, fit_intercept_range, &job, what);
 }
 
-struct calibration fit_calibration(const struct fit *fit, const struct tables *tables, const float *U, const float *bu)
+int fit_calibration(const struct fit *fit, const struct tables *tables, const float *U, const float *bu, struct calibration *ret_calibration)
 {
-	struct decided_impression decided[LOAD_IMPRESSIONS_MAX];
-	struct calibration calibration = { 0 };
+	struct observation *observations;
+	size_t n;
+	int rc = collect_observations(fit, tables, U, bu, &observations, &n);
 
-	for (uint32_t user = 0; user < tables->n_users; user++) {
-		size_t n = decided_of(fit->state, user, decided);
-
-		for (size_t i = 0; i < n; i++) {
-			const float *row = U + (size_t)user * tables->dim;
-			float score = score_dot(row, tables->V + (size_t)decided[i].item * tables->dim, tables->dim) + tables->bi[decided[i].item] + bu[user];
-
-			calibration.mean_conf += 1.0 / (1.0 + exp(-(double)score));
-			calibration.watch_rate += decided[i].label;
-		}
-		calibration.decided += n;
-	}
-	if (calibration.decided) {
-		calibration.mean_conf /= (double)calibration.decided;
-		calibration.watch_rate /= (double)calibration.decided;
-	}
-	return calibration;
+	if (rc)
+		return rc;
+	*ret_calibration = calibration_of(observations, n);
+	free(observations);
+	return 0;
 }
 
 /* ---- personal rows ---- */

@@ -38,12 +38,29 @@ int fit_intercepts(const struct fit *fit, const struct tables *tables, const flo
 int fit_personal_rows(const struct fit *fit, const struct tables *tables, const uint32_t *candidates, size_t n_candidates, uint32_t min_positives,
                       const struct personalize_options *options, float *ret_U, uint64_t *ret_fitted);
 
-/* How well conf keeps its promise: over all decided impressions, mean conf against the share that was watched far enough. */
+/*
+ * How well conf keeps its promise over decided impressions: mean conf against the share that was watched far enough; the expected calibration error over
+ * CALIBRATION_BINS bins of equal width (Guo et al., ICML 2017); slope and intercept of the logistic regression of the outcome on the score (Cox, 1958): 1 and 0
+ * are right, a slope below 1 says that conf is too sure of itself. NaN when there is nothing, or only one outcome, to tell them from.
+ */
+#define CALIBRATION_BINS 15u
 struct calibration {
 	uint64_t decided;
-	double mean_conf, watch_rate;
+	double mean_conf, watch_rate, error, slope, intercept;
 };
-struct calibration fit_calibration(const struct fit *fit, const struct tables *tables, const float *U, const float *bu);
+/* On what was trained on; of every n-th user when there are more than a few million impressions. 0 or -ENOMEM. */
+int fit_calibration(const struct fit *fit, const struct tables *tables, const float *U, const float *bu, struct calibration *ret_calibration);
+
+struct observation {
+	float score;
+	float label; /* 0 or 1 */
+};
+/* The figures of n observations. */
+struct calibration calibration_of(const struct observation *observations, size_t n);
+
+struct split;
+/* On the split's decided impressions, which no training has seen. Users beyond the tables are left out. 0 or -ENOMEM. */
+int fit_calibration_held_out(const struct tables *tables, const struct split *split, struct calibration *ret_calibration);
 
 /* 64-bit hash of V and bi, to show that they did not change. */
 uint64_t fit_item_hash(const struct tables *tables);

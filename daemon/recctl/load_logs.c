@@ -177,7 +177,7 @@ out:
 
 struct applying {
 	struct state *state;
-	int64_t before_us;
+	const struct load_options *options;
 	uint64_t late;
 };
 
@@ -185,13 +185,16 @@ struct applying {
 static int apply(void *ctx, struct event_batch *batch)
 {
 	struct applying *applying = ctx;
+	const struct load_options *options = applying->options;
 
-	if (applying->before_us != INT64_MAX && batch->stream != STREAM_CATALOGUE) {
+	if ((options->cut_of || options->before_us != INT64_MAX) && batch->stream != STREAM_CATALOGUE) {
 		uint32_t kept = 0;
 
 		for (uint32_t i = 0; i < batch->n_events; i++) {
-			if (batch->events[i].time_us < applying->before_us)
-				batch->events[kept++] = batch->events[i];
+			const struct event *event = &batch->events[i];
+
+			if (event->time_us < (options->cut_of ? options->cut_of(options->cut_ctx, event->user_id) : options->before_us))
+				batch->events[kept++] = *event;
 		}
 		applying->late += batch->n_events - kept;
 		batch->n_events = kept;
@@ -211,8 +214,7 @@ int load_new_state(const struct state_rules *rules, struct state **ret_state, ch
 	return state_new(&config, rules, ret_state, errstr, errstr_size);
 }
 
-/* The users and items of a model get the first indexes. */
-static int enter_ids(struct state *state, const struct model_file *file, char *errstr, size_t errstr_size)
+int load_enter_ids(struct state *state, const struct model_file *file, char *errstr, size_t errstr_size)
 {
 	const struct state_counters counters = { 0 };
 	int rc = state_restore_items(state, file->item_ids, file->tables.n_items);
@@ -233,12 +235,12 @@ static int enter_ids(struct state *state, const struct model_file *file, char *e
 int load_logs(const struct load_options *options, struct state **ret_state, struct load_stats *ret_stats, char *errstr, size_t errstr_size)
 {
 	static const enum event_stream order[] = { STREAM_CATALOGUE, STREAM_WATCHES, STREAM_EVENTS, STREAM_IMPRESSIONS };
-	struct applying applying = { .before_us = options->before_us };
+	struct applying applying = { .options = options };
 	int rc = load_new_state(&options->rules, &applying.state, errstr, errstr_size);
 
 	memset(ret_stats, 0, sizeof(*ret_stats));
 	if (!rc && options->ids_first)
-		rc = enter_ids(applying.state, options->ids_first, errstr, errstr_size);
+		rc = load_enter_ids(applying.state, options->ids_first, errstr, errstr_size);
 	for (size_t i = 0; !rc && i < sizeof(order) / sizeof(order[0]); i++) {
 		struct stream_stats *stats = &ret_stats->streams[order[i]];
 

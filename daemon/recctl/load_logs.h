@@ -34,6 +34,8 @@ struct load_options {
 	const char *data_dir;
 	struct state_rules rules;
 	int64_t before_us;                  /* facts at or after this time are left out; INT64_MAX: everything counts */
+	int64_t (*cut_of)(const void *ctx, int64_t user_id); /* not NULL: the same, with a time of each user's own, instead of before_us */
+	const void *cut_ctx;
 	const struct model_file *ids_first; /* its users and items get the first indexes, in its order, so that its rows fit; NULL: none */
 };
 
@@ -45,6 +47,9 @@ int load_logs(const struct load_options *options, struct state **ret_state, stru
 
 /* An empty state with the limits of load_logs(). */
 int load_new_state(const struct state_rules *rules, struct state **ret_state, char *errstr, size_t errstr_size);
+
+/* Gives a model's users and items the first indexes of an empty state, in its order. 0 or -errno with text. */
+int load_enter_ids(struct state *state, const struct model_file *file, char *errstr, size_t errstr_size);
 
 /* model_file_read(), with a hint when there is no such file. */
 int load_model(const char *path, struct model_file *ret_file, char *errstr, size_t errstr_size);

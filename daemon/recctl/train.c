@@ -1,26 +1,19 @@
 /*
  * train.c: `recctl train`: logs in, two models out, and how good they are.
  *
- * Main thread of recctl; the learner and the per-user work use threads of their own. The run in order: find the time split, read the logs up to it, train
- * ranking triples with a rate that falls linearly to zero, fit the mean row and the intercepts, save the global model, fit the personal rows with the item
- * tables frozen, save the personalized model, rank the held-out watches. The run owns everything in struct train_run and frees it at the end.
+ * Main thread of recctl; the learner and the per-user work use threads of their own. The run in order: find the split, read what comes before it, train
+ * ranking triples with a rate that falls linearly to zero (train_learn.c), fit the mean row and the intercepts, save the global model, fit the personal rows with
+ * the item tables frozen, save the personalized model, rank what was held out (train_models.c). The run owns everything in struct train_run and frees it at the end.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/recctl/commands.h"
-#include "daemon/recctl/flags.h"
 #include "daemon/recctl/parallel.h"
-#include "daemon/recctl/progress.h"
 #include "daemon/recctl/save_model.h"
 #include "daemon/recctl/train.h"
-
-#define RATE_STEPS 200u /* the learning rate is lowered this many times; jobs are long enough for many threads */
 
 static const char *const optimizers[] = { [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAGRAD] = "adagrad", NULL };
 
@@ -28,7 +21,7 @@ static const char *const optimizers[] = { [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_AD
 static const struct flag flags[] = {
 	{ .name = "data_dir", .type = FLAG_STRING, AT(data_dir), .fallback = "data", .placeholder = "DIR",
 	  .help = "Folder with watch_stats.jsonl and, when there, items.jsonl, events.jsonl and impressions.jsonl." },
-	{ .name = "out_dir", .type = FLAG_STRING, AT(out_dir), .placeholder = "DIR", .help = "Where the models go; made when absent. Default: the data folder." },
+	{ .name = "out_dir", .type = FLAG_STRING, AT(out_dir), .placeholder = "DIR", .help = "Where the models go; made when absent. Default: the data folder; with --train_tsv they are only judged unless a folder is named." },
 	{ .name = "epochs", .type = FLAG_INT, AT(epochs), .fallback = "5", .min = 1, .max = 1000000, .help = "Epochs; each prints its loss." },
 	{ .name = "steps_per_epoch", .type = FLAG_INT, AT(steps_per_epoch), .fallback = "3000", .min = 1, .max = 1e9, .help = "Steps of an epoch." },
 	{ .name = "batch_size", .type = FLAG_INT, AT(batch_size), .fallback = "2048", .min = 1, .max = 1 << 20, .help = "Triples (user, positive, negative) of a step." },
@@ -46,9 +39,17 @@ static const struct flag flags[] = {
 	  .help = "A watch at least this complete makes its title a positive." },
 	{ .name = "negative_after_sec", .type = FLAG_INT, AT(negative_after_sec), .fallback = "1800", .min = 0, .max = 1e9,
 	  .help = "An impression this old without a reaction is a skip." },
-	{ .name = "holdout", .type = FLAG_FLOAT, AT(holdout), .fallback = "0.1", .min = 0, .max = 0.9,
-	  .help = "The last share of watches by started_at is kept out of training and evaluated. 0: everything is trained on and nothing evaluated." },
-	{ .name = "k_eval", .type = FLAG_INT, AT(k_eval), .fallback = "50", .min = 1, .max = 100000, .help = "K of Recall@K, NDCG@K and HR@K." },
+	JUDGE_FLAGS(train_options, judge, 0,
+	            "The last share of watches by started_at is kept out of training and evaluated. 0: everything is trained on and nothing evaluated."),
+	{ .name = "k_eval", .type = FLAG_STRING, AT(k_eval), .fallback = "50", .placeholder = "K[,K...]",
+	  .help = "K of Recall@K, NDCG@K, HR@K, coverage and popularity: up to 8 numbers with commas between them. The first one is the table's." },
+	{ .name = "early_stop", .type = FLAG_INT, AT(early_stop), .fallback = "0", .min = 0, .max = 1000000, .placeholder = "PATIENCE",
+	  .help = "Stop after so many epochs without a better NDCG on a validation slice of the training data, and keep the best epoch. The slice is not trained on. "
+	          "0: train all epochs on everything." },
+	{ .name = "valid_share", .type = FLAG_FLOAT, AT(valid_share), .fallback = "0.1", .min = 0.0001, .max = 0.5,
+	  .help = "With --early_stop: share of the positives in that slice, the last ones by time." },
+	{ .name = "plot", .type = FLAG_STRING, AT(plot), .placeholder = "FILE",
+	  .help = "Draw the loss and the NDCG of each epoch as an SVG: on the validation slice with --early_stop, else on what is held out." },
 	{ .name = "personalize_steps", .type = FLAG_INT, AT(personalize_steps), .fallback = "300", .min = 0, .max = 1000000,
 	  .help = "Gradient steps of each user's own row. 0: only the global model is made." },
 	{ .name = "personalize_lr", .type = FLAG_FLOAT, AT(personalize_lr), .fallback = "0.05", .min = 0, .max = 100,
@@ -74,287 +75,21 @@ static const struct command_spec spec = {
 	.notes = "BPR (Bayesian Personalized Ranking): score = dot(U[user], V[item]) + bu[user] + bi[item], conf = sigmoid(score).\n"
 	         "Writes model_bpr.pt (global: the right one for new and rare users) and model_bpr_personalized.pt (the same item tables, a row of\n"
 	         "their own for users with a history). torch.load(path, weights_only=True) reads both.\n"
-	         "With a holdout the models have not seen the last watches; use --holdout 0 for a model to serve.",
+	         "With a holdout the models have not seen the last watches; use --holdout 0 for a model to serve. What is held out is judged as by\n"
+	         "recctl evaluate: full ranking, watched titles left out; popularity and item-kNN stand in the same table.",
 	.examples = "  recctl train\n"
 	            "  recctl train --data_dir data --epochs 5 --steps_per_epoch 3000 --batch_size 2048 --emb_dim 64 --lr 0.02 --k_eval 50 \\\n"
 	            "               --personalize_steps 300 --personalize_lr 0.05\n"
-	            "  recctl train --holdout 0 --out_dir models",
+	            "  recctl train --holdout 0 --out_dir models\n"
+	            "  recctl train --epochs 50 --steps_per_epoch 300 --early_stop 5 --plot curve.svg\n"
+	            "  recctl train --train_tsv train.tsv --test_tsv test.tsv --k_eval 20",
 };
-
-static double now_s(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
-/* ---- reading ---- */
-
-static int read_logs(struct train_run *run)
-{
-	const struct train_options *options = run->options;
-	struct load_options load = { .data_dir = options->data_dir, .rules = run->rules, .before_us = INT64_MAX };
-	int rc = 0;
-
-	if (options->holdout > 0) {
-		rc = split_find_cut(options->data_dir, options->holdout, &run->split, run->errstr, sizeof(run->errstr));
-		load.before_us = run->split.cut_us;
-	}
-	if (!rc)
-		rc = load_logs(&load, &run->state, &run->loaded, run->errstr, sizeof(run->errstr));
-	if (!rc)
-		load_stats_print(&run->loaded, options->data_dir, "train");
-	if (!rc && options->holdout > 0)
-		rc = split_find_relevant(options->data_dir, &run->rules, run->state, &run->split, run->errstr, sizeof(run->errstr));
-	return rc;
-}
-
-/* Pairs on their way to the learner. */
-struct pairs {
-	struct learner *learner;
-	struct user_item buffer[1024];
-	size_t n;
-	int rc;
-};
-
-static void flush_pairs(struct pairs *pairs)
-{
-	if (!pairs->rc)
-		pairs->rc = learner_add_positives(pairs->learner, pairs->buffer, pairs->n, 0);
-	pairs->n = 0;
-}
-
-static void emit_pair(void *ctx, uint32_t user, uint32_t item)
-{
-	struct pairs *pairs = ctx;
-
-	pairs->buffer[pairs->n++] = (struct user_item){ user, item };
-	if (pairs->n == sizeof(pairs->buffer) / sizeof(pairs->buffer[0]))
-		flush_pairs(pairs);
-}
-
-/* Skips for the sampler; any training thread. */
-static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t max)
-{
-	struct decided_impression decided[LOAD_IMPRESSIONS_MAX];
-	struct user_facts facts;
-	size_t n_skips = 0;
-
-	state_user_facts(ctx, user, &facts);
-	size_t n = state_decided(ctx, &facts, decided, LOAD_IMPRESSIONS_MAX);
-	if (n > LOAD_IMPRESSIONS_MAX)
-		n = LOAD_IMPRESSIONS_MAX;
-	for (size_t i = 0; i < n && n_skips < max; i++) {
-		if (!decided[i].label)
-			ret_items[n_skips++] = decided[i].item;
-	}
-	return n_skips;
-}
-
-static int make_learner(struct train_run *run)
-{
-	const struct train_options *options = run->options;
-	struct pairs *pairs = calloc(1, sizeof(*pairs));
-	struct state_changes changes;
-	struct learn_options learn;
-
-	if (!pairs)
-		return -ENOMEM;
-	learn_options_default(&learn);
-	learn.emb_dim = (uint32_t)options->emb_dim;
-	learn.seed = options->seed;
-	learn.threads = run->threads;
-	learn.deterministic = options->deterministic;
-	learn.batch_size = (uint32_t)options->batch_size;
-	learn.optimizer = options->optimizer;
-	learn.learning_rate = (float)options->lr;
-	learn.reg_user = learn.reg_pos = learn.reg_neg = (float)options->reg;
-	learn.reg_bias = (float)options->reg_bias;
-	learn.adagrad_forget = 0; /* a file has an end: the rate falls instead */
-	learn.init_scale = (float)options->init_scale;
-	learn.skip_share = (float)options->skip_share;
-	int rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
-	if (rc)
-		goto out;
-	rc = learner_grow(run->learner, state_n_users(run->state), state_n_items(run->state), state_user_ids(run->state), state_item_ids(run->state));
-	if (!rc) {
-		state_changes_get(run->state, &changes);
-		rc = learner_add_candidates(run->learner, changes.candidates, changes.n_candidates);
-	}
-	if (!rc) {
-		pairs->learner = run->learner;
-		state_for_each_positive(run->state, emit_pair, pairs);
-		flush_pairs(pairs);
-		rc = pairs->rc;
-	}
-	if (rc)
-		snprintf(run->errstr, sizeof(run->errstr), "out of memory");
-	run->skips = (struct skip_source){ list_skips, run->state };
-	if (!rc && options->skip_share > 0)
-		learner_set_skips(run->learner, &run->skips);
-out:
-	free(pairs);
-	return rc;
-}
-
-/* ---- training ---- */
-
-/* Trains `n_steps` from step `done` of `total` on; the rate falls between jobs. */
-static int train_epoch(struct train_run *run, uint64_t done, uint64_t n_steps, uint64_t total, struct train_epoch *ret_epoch, struct progress *progress)
-{
-	const struct train_options *options = run->options;
-	uint64_t per_job = total / RATE_STEPS + 1, batch = (uint64_t)options->batch_size;
-	struct train_epoch epoch = { .rate_begin = options->lr * (double)(total - done) / (double)total,
-		               .rate_end = options->lr * (double)(total - done - n_steps) / (double)total };
-	double loss_sum = 0, loss_weight = 0;
-
-	for (uint64_t step = 0; step < n_steps;) {
-		uint64_t n = n_steps - step < per_job ? n_steps - step : per_job;
-		struct train_job job = { .triples_max = n * batch, .learning_rate = (float)(options->lr * (double)(total - done - step) / (double)total) };
-		struct train_report report;
-		double begin = now_s();
-		int rc = learner_train(run->learner, &job, &report);
-
-		if (!rc)
-			rc = learner_wait(run->learner, &report);
-		epoch.seconds += now_s() - begin;
-		if (rc || report.nonfinite) {
-			snprintf(run->errstr, sizeof(run->errstr), rc ? "training failed: %s" : "training diverged (a parameter is not finite%s); lower --lr",
-			         rc ? strerror(-rc) : "");
-			return rc ? rc : -ERANGE;
-		}
-		epoch.triples += report.triples;
-		run->rejected += report.rejected;
-		if (isfinite(report.loss)) {
-			loss_sum += report.loss * (double)report.triples;
-			loss_weight += (double)report.triples;
-		}
-		step += n;
-		progress_update(progress, (done + step) * batch);
-	}
-	epoch.loss = loss_weight > 0 ? loss_sum / loss_weight : NAN;
-	*ret_epoch = epoch;
-	return 0;
-}
-
-static int train_all(struct train_run *run)
-{
-	const struct train_options *options = run->options;
-	uint64_t per_epoch = (uint64_t)options->steps_per_epoch, total = per_epoch * (uint64_t)options->epochs;
-	struct progress progress;
-	int rc = 0;
-
-	if (!run->n_positives) {
-		snprintf(run->errstr, sizeof(run->errstr), "no positives: no watch before the split reaches --min_pos_completion %g", options->min_pos_completion);
-		return -ENODATA;
-	}
-	run->epochs = calloc((size_t)options->epochs, sizeof(*run->epochs));
-	if (!run->epochs)
-		return -ENOMEM;
-	for (int64_t e = 0; e < options->epochs; e++) {
-		progress_begin(&progress, "training, triples", total * (uint64_t)options->batch_size);
-		rc = train_epoch(run, (uint64_t)e * per_epoch, per_epoch, total, &run->epochs[e], &progress);
-		progress_end(&progress);
-		if (rc)
-			return rc;
-		run->triples += run->epochs[e].triples;
-		run->train_seconds += run->epochs[e].seconds;
-		train_report_epoch(run, e);
-	}
-	rc = learner_pull(run->learner, &run->tables);
-	if (rc)
-		snprintf(run->errstr, sizeof(run->errstr), rc == -ERANGE ? "training diverged (a parameter is not finite); lower --lr" : "out of memory");
-	return rc;
-}
-
-/* ---- the two models ---- */
-
-static int finish_global(struct train_run *run)
-{
-	struct tables *tables = &run->tables;
-
-	run->fit = (struct fit){ .state = run->state, .threads = run->threads };
-	run->mean_user = calloc(tables->dim, sizeof(*run->mean_user));
-	if (!run->mean_user)
-		return -ENOMEM;
-	fit_mean_user(&run->fit, tables, run->mean_user);
-	int rc = fit_global_intercept(&run->fit, tables);
-	if (!rc)
-		rc = fit_intercepts(&run->fit, tables, tables->U, tables->bu, "intercepts, users");
-	if (rc)
-		return rc;
-	run->calibration = fit_calibration(&run->fit, tables, tables->U, tables->bu);
-	return save_model(run->dir_fd, TRAIN_FILE_GLOBAL, tables, state_user_ids(run->state), state_item_ids(run->state), "global", run->errstr,
-	                  sizeof(run->errstr));
-}
-
-static int finish_personalized(struct train_run *run)
-{
-	const struct train_options *options = run->options;
-	const struct tables *tables = &run->tables;
-	struct personalize_options personalize;
-	size_t n_candidates, n_users = tables->n_users;
-	const uint32_t *candidates = learner_candidates(run->learner, &n_candidates);
-	double begin = now_s();
-
-	personalize_options_default(&personalize);
-	personalize.steps = (uint32_t)options->personalize_steps;
-	personalize.batch = (uint32_t)options->personalize_batch;
-	personalize.learning_rate = (float)options->personalize_lr;
-	personalize.reg = (float)options->personalize_reg;
-	personalize.seed = options->seed;
-	run->personal_U = malloc((n_users * tables->dim + 1) * sizeof(float));
-	run->personal_bu = malloc((n_users + 1) * sizeof(float));
-	if (!run->personal_U || !run->personal_bu)
-		return -ENOMEM;
-	run->hash_before = fit_item_hash(tables);
-	int rc = fit_personal_rows(&run->fit, tables, candidates, n_candidates, (uint32_t)options->personalize_min_positives, &personalize, run->personal_U,
-	                           &run->fitted);
-	if (!rc)
-		rc = fit_intercepts(&run->fit, tables, run->personal_U, run->personal_bu, "personal intercepts, users");
-	run->hash_after = fit_item_hash(tables);
-	run->personalize_seconds = now_s() - begin;
-	if (rc)
-		return rc;
-	if (run->hash_before != run->hash_after) {
-		snprintf(run->errstr, sizeof(run->errstr), "personalization changed the item tables; %s was not written", TRAIN_FILE_PERSONALIZED);
-		return -EIO;
-	}
-	run->personal_calibration = fit_calibration(&run->fit, tables, run->personal_U, run->personal_bu);
-	struct tables personal = *tables; /* the same V and bi */
-	personal.U = run->personal_U;
-	personal.bu = run->personal_bu;
-	return save_model(run->dir_fd, TRAIN_FILE_PERSONALIZED, &personal, state_user_ids(run->state), state_item_ids(run->state), "personalized", run->errstr,
-	                  sizeof(run->errstr));
-}
-
-static int evaluate_all(struct train_run *run)
-{
-	struct popularity_scores popularity;
-	uint32_t n_items = state_n_items(run->state), k = (uint32_t)run->options->k_eval;
-	struct model_scores model = { .tables = &run->tables, .mean_user = run->mean_user, .n_items = n_items };
-	int rc = popularity_scores_make(run->state, &popularity);
-
-	if (rc)
-		return rc;
-	rc = judge(&run->split, n_items, k, popularity_score, &popularity, run->threads, "judging popularity, users", &run->popularity);
-	if (!rc)
-		rc = judge(&run->split, n_items, k, model_score, &model, run->threads, "judging the global model, users", &run->global);
-	if (!rc && run->personal_U) {
-		struct tables personal = run->tables;
-
-		personal.U = run->personal_U;
-		model.tables = &personal;
-		rc = judge(&run->split, n_items, k, model_score, &model, run->threads, "judging the personalized model, users", &run->personalized);
-	}
-	popularity_scores_free(&popularity);
-	return rc;
-}
 
 /* Before training: an hour of work must not end at a folder that cannot take it. */
 static int open_out_dir(struct train_run *run)
 {
+	if (!run->out_dir)
+		return 0;
 	run->dir_fd = save_open_dir(run->out_dir, run->errstr, sizeof(run->errstr));
 	if (run->dir_fd < 0)
 		return run->dir_fd;
@@ -364,14 +99,31 @@ static int open_out_dir(struct train_run *run)
 	return rc;
 }
 
+/* The validation slice, before the learner is made. */
+static int cut_slice(struct train_run *run)
+{
+	const struct train_options *options = run->options;
+
+	if (!options->early_stop)
+		return 0;
+	int rc = validation_cut(run->state, options->valid_share, options->seed, &run->validation);
+	if (rc == -ENODATA)
+		snprintf(run->errstr, sizeof(run->errstr), "no positives to spare for a validation slice: nobody has two; leave --early_stop out");
+	return rc;
+}
+
 static int train_and_save(struct train_run *run)
 {
-	int rc = read_logs(run);
+	const struct train_options *options = run->options;
+	int rc = judge_load(&options->judge, &run->plan, options->data_dir, &run->rules, NULL, "train", &run->state, &run->loaded, &run->split, run->errstr,
+	                    sizeof(run->errstr));
 
 	if (!rc)
 		rc = open_out_dir(run);
 	if (!rc)
-		rc = make_learner(run);
+		rc = cut_slice(run);
+	if (!rc)
+		rc = train_make_learner(run);
 	if (!rc) {
 		run->n_positives = learner_n_positives(run->learner);
 		size_t n_candidates;
@@ -381,11 +133,13 @@ static int train_and_save(struct train_run *run)
 		rc = train_all(run);
 	}
 	if (!rc)
-		rc = finish_global(run);
-	if (!rc && run->options->personalize_steps)
-		rc = finish_personalized(run);
-	if (!rc && run->options->holdout > 0)
-		rc = evaluate_all(run);
+		rc = train_finish_global(run);
+	if (!rc && options->personalize_steps)
+		rc = train_finish_personalized(run);
+	if (!rc && run->judges)
+		rc = train_evaluate(run);
+	if (!rc && options->plot)
+		rc = train_report_plot(run);
 	if (rc == -ENOMEM && !run->errstr[0])
 		snprintf(run->errstr, sizeof(run->errstr), "out of memory");
 	return rc;
@@ -396,7 +150,10 @@ static void run_free(struct train_run *run)
 	learner_free(run->learner);
 	state_free(run->state);
 	split_free(&run->split);
+	validation_free(&run->validation);
+	baselines_free(&run->baselines);
 	tables_free(&run->tables);
+	tables_free(&run->best);
 	free(run->mean_user);
 	free(run->personal_U);
 	free(run->personal_bu);
@@ -414,9 +171,14 @@ int command_train(int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
-	run.out = options.json ? stderr : stdout;
 	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
-	run.out_dir = options.out_dir ? options.out_dir : options.data_dir;
+	if (judge_plan_make(&options.judge, "k_eval", options.k_eval, run.threads, &run.plan, run.errstr, sizeof(run.errstr))) {
+		fprintf(stderr, "recctl train: %s\n", run.errstr);
+		return EXIT_USAGE;
+	}
+	run.judges = run.plan.files || run.plan.split.share > 0 || run.plan.split.last_n;
+	run.out = options.json ? stderr : stdout;
+	run.out_dir = options.out_dir || run.plan.files ? options.out_dir : options.data_dir;
 	run.rules = (struct state_rules){ .min_pos_completion = (float)options.min_pos_completion, .negative_after_us = options.negative_after_sec * 1000000 };
 	rc = train_and_save(&run);
 	if (!rc) {

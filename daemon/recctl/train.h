@@ -1,13 +1,14 @@
 /*
- * train.h: one run of `recctl train`, shared by train.c (which does the work) and train_report.c (which tells it).
+ * train.h: one run of `recctl train`, shared by train.c (the run), train_learn.c (training), train_models.c (what comes of it) and train_report.c (which tells it).
  */
 #ifndef DAEMON_RECCTL_TRAIN_H
 #define DAEMON_RECCTL_TRAIN_H
 
 #include <stdio.h>
 
-#include "daemon/recctl/baseline.h"
+#include "daemon/recctl/evaluate_flags.h"
 #include "daemon/recctl/fit.h"
+#include "daemon/recctl/train_validate.h"
 #include "trainer/learn/learn.h"
 
 #define TRAIN_FILE_GLOBAL "model_bpr.pt"
@@ -15,17 +16,19 @@
 
 /* The flags; help texts in train.c. */
 struct train_options {
-	const char *data_dir, *out_dir;
-	int64_t epochs, steps_per_epoch, batch_size, emb_dim, k_eval;
+	const char *data_dir, *out_dir, *k_eval, *plot;
+	int64_t epochs, steps_per_epoch, batch_size, emb_dim, early_stop;
 	int64_t personalize_steps, personalize_batch, personalize_min_positives;
 	int64_t threads, negative_after_sec;
-	double lr, personalize_lr, personalize_reg, min_pos_completion, holdout, reg, reg_bias, init_scale, skip_share;
+	double lr, personalize_lr, personalize_reg, min_pos_completion, valid_share, reg, reg_bias, init_scale, skip_share;
 	uint64_t seed;
 	int optimizer, deterministic, json;
+	struct judge_flags judge;
 };
 
 struct train_epoch {
 	double loss, rate_begin, rate_end, seconds;
+	double ndcg; /* on the validation slice, or for the plot on what is held out; NaN: not measured */
 	uint64_t triples;
 };
 
@@ -34,25 +37,40 @@ struct train_run {
 	FILE *out; /* what people read */
 	uint32_t threads;
 	struct state_rules rules;
+	struct judge_plan plan;
+	int judges; /* something is held out */
 	struct split split;
+	struct validation validation;
 	struct load_stats loaded;
 	struct state *state;
 	struct skip_source skips;
 	struct learner *learner;
 	struct tables tables; /* global model, rows by the state's indexes */
+	struct tables best;   /* --early_stop: of the best epoch so far */
+	int64_t best_epoch;   /* from 1; 0: no early stopping */
+	int64_t n_epochs;     /* trained */
 	float *mean_user;
 	float *personal_U, *personal_bu;
 	struct fit fit;
-	const char *out_dir;
+	const char *out_dir; /* NULL: nothing is saved */
 	int dir_fd;
 	struct train_epoch *epochs;
 	uint64_t triples, rejected, n_positives, n_candidates, fitted;
 	double train_seconds, personalize_seconds;
 	uint64_t hash_before, hash_after;
-	struct calibration calibration, personal_calibration;
-	struct judged popularity, global, personalized;
+	struct calibration calibration, personal_calibration;                   /* on what was trained on */
+	struct calibration held_out_calibration, personal_held_out_calibration; /* on the split's decided impressions */
+	struct baselines baselines;
+	struct judged global, personalized;
 	char errstr[512];
 };
+
+/* The parts of a run, in order; each returns 0 or -errno, with text in run->errstr where a number would not say it. */
+int train_make_learner(struct train_run *run);
+int train_all(struct train_run *run);
+int train_finish_global(struct train_run *run);
+int train_finish_personalized(struct train_run *run);
+int train_evaluate(struct train_run *run);
 
 /* What was read and what is trained on, before training; to run->out. */
 void train_report_begin(const struct train_run *run);
@@ -60,6 +78,8 @@ void train_report_begin(const struct train_run *run);
 void train_report_epoch(const struct train_run *run, int64_t epoch);
 /* The end: models, calibration, metrics; to run->out. */
 void train_report_end(const struct train_run *run);
+/* The learning curve to --plot. 0 or -errno with text in run->errstr. */
+int train_report_plot(struct train_run *run);
 /* All of it as one JSON object on standard output. 0 or -ENOMEM. */
 int train_report_json(const struct train_run *run);
 

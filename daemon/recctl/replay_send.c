@@ -94,7 +94,7 @@ static void no_log(const rd_kafka_t *rk, int level, const char *facility, const 
 int replay_sender_open(const struct replay_sender_config *config, struct replay_sender **ret_sender, char *errstr, size_t errstr_size)
 {
 	const struct kafka_setting defaults[] = {
-		{ "compression.type", config->compression }, { "linger.ms", "20" }, { "batch.num.messages", "50000" }, { "queue.buffering.max.messages", "200000" },
+		{ "compression.type", config->compression }, { "linger.ms", "20" }, { "batch.num.messages", "50000" }, { "queue.buffering.max.messages", "50000" },
 		{ "queue.buffering.max.kbytes", "262144" },  { "message.send.max.retries", "2147483647" }, { "message.timeout.ms", "300000" },
 	};
 	static const struct kafka_setting fixed[] = { { "enable.idempotence", "true" }, { "enable.gapless.guarantee", "true" }, { "acks", "all" },

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -22,17 +23,18 @@
 #define SETTLE_MS 1000
 #define FIRST_WINDOW 64
 
-/* One partition being looked through. */
+/* One topic, and the partition of it that is being looked through. */
 struct scan {
 	rd_kafka_t *consumer;
 	rd_kafka_topic_t *rkt;
 	const struct replay_cluster *cluster;
 	const struct replay_plan *plan;
 	const volatile sig_atomic_t *stop;
-	const struct replay_topic *topic;
+	struct replay_topic *topic;
 	enum event_stream stream;
+	int64_t *ends;              /* [n_partitions] everything before has been looked at */
 	int32_t partition;
-	struct replay_tail tail;
+	struct replay_tail tail;    /* of that partition */
 	struct replay_origin other; /* another replay of one of these files */
 	int other_there;
 	char *errstr;
@@ -131,15 +133,15 @@ static int read_ends(struct scan *scan, int64_t *ret_low, int64_t *ret_high)
 	return err ? fail(scan, err, NULL) : 0;
 }
 
-/* Backwards from the end. *ret_end: everything before it has been looked at. */
-static int scan_back(struct scan *scan, int64_t *ret_end)
+/* One partition backwards from its end. */
+static int scan_back(struct scan *scan)
 {
 	int64_t low, high, window = FIRST_WINDOW;
 	int rc = read_ends(scan, &low, &high);
 
 	if (rc)
 		return rc;
-	*ret_end = high;
+	scan->ends[scan->partition] = high;
 	for (int64_t end = high; !rc && !scan->tail.there && end > low; window *= 16) {
 		int64_t begin = end - low > window ? end - window : low;
 
@@ -155,57 +157,68 @@ static int scan_back(struct scan *scan, int64_t *ret_end)
 	return rc;
 }
 
-/* What came since the last look. *ret_found: 1 when a record of this replay was among it. */
-static int scan_on(struct scan *scan, int64_t *end, int *ret_found)
+/* What came to one partition since the last look. */
+static int scan_on(struct scan *scan)
 {
-	int64_t low, high, before = scan->tail.there ? scan->tail.kafka_offset : -1;
+	int64_t low, high, *end = &scan->ends[scan->partition];
 	int rc = read_ends(scan, &low, &high);
 
 	if (!rc)
 		rc = look_through(scan, *end, high);
 	if (!rc && high > *end)
 		*end = high;
-	if (scan->tail.there && scan->tail.kafka_offset != before)
-		*ret_found = 1;
 	return rc;
 }
 
-/* All partitions of one topic. */
-static int scan_topic(struct scan *scan, struct replay_topic *topic)
+/* All partitions of a topic. *ret_found: 1 when there was something new of this replay. */
+static int scan_topic(struct scan *scan, int (*scan_partition)(struct scan *scan), int *ret_found)
 {
-	int rc = 0, some = 0, others = 0, found = 1;
-	int64_t ends[4096];
+	int rc = 0;
 
-	if (topic->n_partitions > (int32_t)(sizeof(ends) / sizeof(ends[0]))) {
-		snprintf(scan->errstr, scan->errstr_size, "topic \"%s\" has more than 4096 partitions", topic->name);
-		return -EINVAL;
-	}
-	for (int32_t p = 0; !rc && p < topic->n_partitions; p++) {
+	for (int32_t p = 0; !rc && p < scan->topic->n_partitions; p++) {
+		struct replay_tail *tail = &scan->topic->tails[p];
+
 		scan->partition = p;
-		scan->tail = (struct replay_tail){ 0 };
-		rc = scan_back(scan, &ends[p]);
-		topic->tails[p] = scan->tail;
+		scan->tail = *tail;
+		rc = scan_partition(scan);
+		if (scan->tail.there && (!tail->there || scan->tail.kafka_offset != tail->kafka_offset))
+			*ret_found = 1;
+		*tail = scan->tail;
 	}
-	while (!rc && found) {
-		for (int ms = 0; ms < SETTLE_MS && !*scan->stop; ms += 100)
+	return rc;
+}
+
+/* Whether there is another replay of the same files, and nothing of this one. */
+static int check_others(const struct scan *scan)
+{
+	for (int32_t p = 0; p < scan->topic->n_partitions; p++) {
+		if (scan->topic->tails[p].there)
+			return 0;
+	}
+	if (!scan->other_there)
+		return 0;
+	snprintf(scan->errstr, scan->errstr_size,
+	         "topic \"%s\" holds another replay of %s (with other files, another --from or --to, or another number of partitions) and nothing of this one; "
+	         "repeat the command as it was, or leave --resume out to add this replay behind the other", scan->topic->name, scan->other.name);
+	return -EINVAL;
+}
+
+/* All topics, until nothing new of this replay turns up. */
+static int scan_all(struct scan *scans, size_t n_scans)
+{
+	int rc = 0, found = 0;
+
+	for (size_t i = 0; !rc && i < n_scans; i++)
+		rc = scan_topic(&scans[i], scan_back, &found);
+	do {
+		for (int ms = 0; !rc && ms < SETTLE_MS && !*scans[0].stop; ms += 100)
 			nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 		found = 0;
-		for (int32_t p = 0; !rc && p < topic->n_partitions; p++) {
-			scan->partition = p;
-			scan->tail = topic->tails[p];
-			rc = scan_on(scan, &ends[p], &found);
-			topic->tails[p] = scan->tail;
-		}
-	}
-	for (int32_t p = 0; p < topic->n_partitions; p++)
-		some |= topic->tails[p].there;
-	others = scan->other_there;
-	if (!rc && !some && others) {
-		snprintf(scan->errstr, scan->errstr_size,
-		         "topic \"%s\" holds another replay of %s (with other files, another --from or --to, or another number of partitions) and nothing of this one; "
-		         "repeat the command as it was, or leave --resume out to add this replay behind the other", topic->name, scan->other.name);
-		rc = -EINVAL;
-	}
+		for (size_t i = 0; !rc && i < n_scans; i++)
+			rc = scan_topic(&scans[i], scan_on, &found);
+	} while (!rc && found);
+	for (size_t i = 0; !rc && i < n_scans; i++)
+		rc = check_others(&scans[i]);
 	return rc;
 }
 
@@ -231,22 +244,32 @@ static int consumer_new(const struct replay_cluster *cluster, rd_kafka_t **ret_c
 int replay_tails_read(const struct replay_cluster *cluster, const struct replay_plan *plan, struct replay_topic topics[STREAM_COUNT],
                       const volatile sig_atomic_t *stop, char *errstr, size_t errstr_size)
 {
+	struct scan scans[STREAM_COUNT];
+	size_t n_scans = 0;
 	rd_kafka_t *consumer = NULL;
 	int rc = consumer_new(cluster, &consumer, errstr, errstr_size);
 
 	for (int stream = 0; !rc && stream < STREAM_COUNT; stream++) {
-		struct scan scan = { .consumer = consumer, .cluster = cluster, .plan = plan, .stop = stop, .topic = &topics[stream],
-			             .stream = (enum event_stream)stream, .errstr = errstr, .errstr_size = errstr_size };
+		struct scan *scan = &scans[n_scans];
 
 		if (!topics[stream].name)
 			continue;
-		scan.rkt = rd_kafka_topic_new(consumer, topics[stream].name, NULL);
-		if (!scan.rkt)
-			rc = fail(&scan, rd_kafka_last_error(), NULL);
-		else
-			rc = scan_topic(&scan, &topics[stream]);
-		if (scan.rkt)
-			rd_kafka_topic_destroy(scan.rkt);
+		*scan = (struct scan){ .consumer = consumer, .cluster = cluster, .plan = plan, .stop = stop, .topic = &topics[stream],
+			               .stream = (enum event_stream)stream, .errstr = errstr, .errstr_size = errstr_size };
+		n_scans++;
+		scan->ends = calloc((size_t)topics[stream].n_partitions, sizeof(*scan->ends));
+		scan->rkt = rd_kafka_topic_new(consumer, topics[stream].name, NULL);
+		if (!scan->ends || !scan->rkt) {
+			snprintf(errstr, errstr_size, "out of memory");
+			rc = -ENOMEM;
+		}
+	}
+	if (!rc && n_scans)
+		rc = scan_all(scans, n_scans);
+	for (size_t i = 0; i < n_scans; i++) {
+		free(scans[i].ends);
+		if (scans[i].rkt)
+			rd_kafka_topic_destroy(scans[i].rkt);
 	}
 	if (consumer)
 		rd_kafka_destroy(consumer);

@@ -5,6 +5,7 @@
 
 #include "tests/unit/learn/learn_fixture.h"
 #include "trainer/learn/bpr_math.h"
+#include "trainer/learn/negatives.h"
 #include "trainer/learn/sampler.h"
 
 #define USERS 60u
@@ -43,6 +44,29 @@ struct naive {
 	int64_t user_sums[USERS][144], item_sums[ITEMS][144]; /* the bias at [143] */
 	uint8_t user_touched[USERS], item_touched[ITEMS];
 };
+
+/* Hardest of n by the parameters at the batch's start: all candidates, positives struck out, the first of the best. */
+static void naive_hard(const struct naive *w, const struct training_set *set, uint32_t of, struct draw *d)
+{
+	const struct tables *t = w->t;
+	uint32_t items[HARD_OF_MAX] = {d->neg}, dim = t->dim, best = SAMPLE_NONE;
+	float best_score = -INFINITY;
+	struct draw_plan plan = {.set = set};
+	if (d->kind != NEGATIVE_HARD)
+		return;
+	hard_candidates(&plan, d, of, items + 1);
+	for (uint32_t c = 0; c < of; c++) {
+		float lanes[16] = {0};
+		for (uint32_t k = 0; k < (dim + 15) / 16 * 16; k++)
+			lanes[k % 16] = fmaf(at(t->U, d->user, dim, k), at(t->V, items[c], dim, k), lanes[k % 16]);
+		float score = lane_sum(lanes) + t->bi[items[c]];
+		if (score > best_score && !training_set_has(set, d->user, items[c])) {
+			best_score = score;
+			best = items[c];
+		}
+	}
+	d->neg = best == SAMPLE_NONE ? sampler_redraw(set, d) : best;
+}
 
 static void naive_triple(struct naive *w, const struct draw *d)
 {
@@ -104,8 +128,10 @@ static struct tables train_naive(const struct learn_options *options, uint32_t s
 		w.t = &t;
 		sampler_propose(&plan, (uint64_t)step * options->batch_size, n, draws);
 		sampler_settle(&plan, n, draws);
-		for (uint32_t i = n; i-- > 0;) /* backwards: the order must not matter */
+		for (uint32_t i = n; i-- > 0;) { /* backwards: the order must not matter */
+			naive_hard(&w, &set, options->hard_of, &draws[i]);
 			naive_triple(&w, &draws[i]);
+		}
 		for (uint32_t u = 0; u < USERS; u++)
 			if (w.user_touched[u])
 				naive_apply(options, w.user_sums[u], t.dim, t.U + (size_t)u * t.dim, NULL, &t.acc_user[u]);
@@ -129,6 +155,8 @@ static void test_equal_to_the_naive_loop(void **state)
 			options.deterministic = 1;
 			options.optimizer = optimizer;
 			options.threads = 2;
+			options.hard_share = i % 2 ? 0.7f : 0.0f;
+			options.hard_of = 5;
 			double loss;
 			struct tables trained = train_with(&options, 7, &loss), naive = train_naive(&options, 7);
 			assert_true(same_tables(&trained, &naive));
@@ -151,6 +179,8 @@ static void test_equal_over_threads_and_runs(void **state)
 			options.optimizer = optimizer;
 			options.threads = 1 + run % 3;
 			options.batch_size = 200;
+			options.hard_share = 0.5f;
+			options.popular_share = 0.3f;
 			double loss;
 			struct tables trained = train_with(&options, 40, &loss);
 			if (run == 0) {

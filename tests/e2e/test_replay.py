@@ -1,0 +1,287 @@
+"""recctl replay against a Kafka: what the topics hold, record by record, after a whole run, after SIGKILLs at any time with --resume, and after a crash of the broker.
+
+Expected is what a naive merge of the same files gives. The seed of the kills is fixed; RECD_TEST_SEED changes it, RECD_TEST_SCALE multiplies the rounds.
+"""
+import gzip
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections import defaultdict
+from datetime import datetime
+
+import pytest
+
+from recd_process import RECCTL
+
+STREAMS = {"catalogue": "items", "users": "users", "impressions": "impressions", "events": "events", "watch_stats": "watch_stats"}
+TIME = {"impressions": "shown_at", "events": "occurred_at", "watch_stats": "started_at"}
+SEED = int(os.environ.get("RECD_TEST_SEED", "7"))
+SCALE = int(os.environ.get("RECD_TEST_SCALE", "1"))
+
+
+def replay(broker, logs, *flags, code=0):
+    done = subprocess.run([RECCTL, "replay", "--brokers", broker.address, "--data_dir", logs, *map(str, flags)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def streams_of(done):
+    return json.loads(done.stdout)["streams"]
+
+
+def topics(broker, partitions=4):
+    """New topics for all streams; returns (prefix, {stream: topic})."""
+    prefix = f"replay-{secrets.token_hex(4)}."
+    return prefix, {stream: broker.topic("", partitions, name=prefix + stream) for stream in STREAMS}
+
+
+def records(broker, topic):
+    """{partition: [(key, origin, value), ...]}"""
+    held = defaultdict(list)
+    for line in broker.tool("consume", topic).splitlines():
+        partition, _, _, key, origin, value = line.split("\t", 5)
+        held[int(partition)].append((key, origin, value))
+    return held
+
+
+def contents(folder, stem):
+    """[(base name, text)] of a stream's files."""
+    found = []
+    for path in sorted(folder.glob(f"{stem}*.jsonl*")):
+        name = path.name.removesuffix(".gz").removesuffix(".zst")
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        elif path.suffix == ".zst":
+            data = subprocess.run(["zstd", "-dc", path], capture_output=True, check=True).stdout
+        found.append((name, data.decode()))
+    return sorted(found)
+
+
+def expected(folder, stream):
+    """[(key, "name", "@offset+length", line)] in the order of the merge: each file by the largest time so far."""
+    rows = []
+    for rank, (name, text) in enumerate(contents(folder, STREAMS[stream])):
+        offset, largest = 0, 0.0
+        for place, line in enumerate(text.splitlines()):
+            row = json.loads(line)
+            if stream in TIME:
+                largest = max(largest, datetime.fromisoformat(row[TIME[stream]]).timestamp())
+            key = row["item_id" if stream == "catalogue" else "user_id"]
+            rows.append((largest, rank, place, str(key), name, f"@{offset}+{len(line)}/", line))
+            offset += len(line) + 1
+    return [row[3:] for row in sorted(rows, key=lambda row: row[:3])]
+
+
+def check(broker, folder, names):
+    """Each line once, in the order of the merge within its partition, a user in the same partition of every topic."""
+    place = {}
+    for stream, topic in names.items():
+        held = records(broker, topic)
+        wanted = expected(folder, stream)
+        partition_of = {value: partition for partition, rows in held.items() for _, _, value in rows}
+        assert sum(map(len, held.values())) == len(wanted), stream
+        split = defaultdict(list)
+        for row in wanted:
+            split[partition_of[row[3]]].append(row)
+        for partition, rows in held.items():
+            assert [(key, value) for key, _, value in rows] == [(key, line) for key, _, _, line in split[partition]], f"{topic} partition {partition}"
+            for (_, origin, _), (_, name, at, _) in zip(rows, split[partition]):
+                assert origin.startswith(name + "#") and at in origin
+            for key, _, _ in rows:
+                if stream != "catalogue":
+                    assert place.setdefault(key, partition) == partition
+    assert len(set(place.values())) > 1
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Logs in several files, plain, gzip and zstd, the middle ones of a stream overlapping in time."""
+    folder = tmp_path_factory.mktemp("logs")
+    subprocess.run([RECCTL, "synth", "--out_dir", folder, "--num_items", "300", "--num_users", "200", "--num_impressions", "30000", "--seed", "5"], check=True,
+                   capture_output=True)
+    (folder / "train_samples.jsonl").unlink()
+    lines = (folder / "impressions.jsonl").read_text().splitlines(keepends=True)
+    (folder / "impressions.jsonl").write_text("".join(lines[20000:]))
+    (folder / "impressions-0.jsonl").write_text("".join(lines[0:15000:2]))
+    with gzip.open(folder / "impressions-1.jsonl.gz", "wt") as out:
+        out.write("".join(lines[1:15000:2]))
+    (folder / "impressions.jsonl.1").write_text("".join(lines[15000:20000]))
+    if shutil.which("zstd"):
+        subprocess.run(["zstd", "-q", "--rm", folder / "watch_stats.jsonl"], check=True)
+    return folder
+
+
+def test_each_line_once_and_in_order(any_kafka, logs):
+    prefix, names = topics(any_kafka)
+    done = replay(any_kafka, logs, "--topic_prefix", prefix, "--json")
+    assert done.stderr == ""
+    for stream, counts in streams_of(done).items():
+        n = len(expected(logs, stream))
+        assert counts["topic"] == names[stream]
+        assert (counts["lines"], counts["sent"], counts["acknowledged"], counts["present"], counts["failed"]) == (n, n, n, 0, 0)
+    check(any_kafka, logs, names)
+    again = replay(any_kafka, logs, "--topic_prefix", prefix, "--json", "--resume")  # nothing is left
+    assert all(counts["sent"] == 0 and counts["present"] == counts["lines"] for counts in streams_of(again).values())
+
+
+def test_sigkill_at_any_time_then_resume(any_kafka, logs):
+    rng = random.Random(SEED)
+    for _ in range(SCALE):
+        prefix, names = topics(any_kafka)
+        kills, sent = 0, 0
+        for attempt in range(200):
+            flags = ["--topic_prefix", prefix, "--json"] + (["--resume"] if attempt else []) + (["--rate", "25000"] if attempt % 2 else [])
+            if attempt == 9 and SCALE == 1:
+                flags = ["--topic_prefix", prefix, "--json", "--resume"]
+            process = subprocess.Popen([RECCTL, "replay", "--brokers", any_kafka.address, "--data_dir", logs, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            try:  # resuming looks at the topics for a second first
+                process.wait(rng.uniform(0.02, 0.4) + (1.0 if attempt else 0) if attempt != 9 or SCALE > 1 else 60)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                kills += 1
+                continue
+            out, err = process.communicate()
+            assert process.returncode == 0, err
+            counts = json.loads(out)["streams"]
+            sent = sum(stream["sent"] for stream in counts.values())
+            assert all(stream["present"] + stream["sent"] == stream["lines"] for stream in counts.values())
+            break
+        print(f"seed {SEED}: {kills} kills, {sent} records by the last run")
+        check(any_kafka, logs, names)
+        assert kills >= 3
+
+
+def test_sigint_delivers_what_is_queued(any_kafka, logs):
+    prefix, names = topics(any_kafka)
+    process = subprocess.Popen([RECCTL, "replay", "--brokers", any_kafka.address, "--data_dir", logs, "--topic_prefix", prefix, "--json", "--rate", "8000"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "--resume" in err and "stopped by a signal" in err
+    summary = json.loads(out)
+    sent = sum(stream["sent"] for stream in summary["streams"].values())
+    assert not summary["complete"] and 0 < sent == sum(stream["acknowledged"] for stream in summary["streams"].values())
+    assert sum(len(rows) for topic in names.values() for rows in records(any_kafka, topic).values()) == sent
+    assert sum(stream["present"] for stream in streams_of(replay(any_kafka, logs, "--topic_prefix", prefix, "--json", "--resume")).values()) == sent
+    check(any_kafka, logs, names)
+
+
+def test_broker_crash_in_mid_run(kafka, logs):
+    prefix, names = topics(kafka)
+    process = subprocess.Popen([RECCTL, "replay", "--brokers", kafka.address, "--data_dir", logs, "--topic_prefix", prefix, "--json", "--rate", "10000"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    kafka.kill()
+    time.sleep(0.5)
+    kafka.start()
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "no broker answers" in err
+    check(kafka, logs, names)
+
+
+@pytest.fixture
+def few(tmp_path):
+    rows = [{"user_id": user, "item_id": 1, "started_at": f"2025-12-10T12:00:{user:02}+00:00", "completion": 0.9} for user in range(30)]
+    lines = [json.dumps(row) for row in rows]
+    lines[3:3] = ["not json", '{"user_id":1}', ""]
+    (tmp_path / "watch_stats.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_bad_lines_and_range(any_kafka, few):
+    topic = any_kafka.topic("few", 2)
+    flags = ("--topics", f"watch_stats={topic}", "--json")
+    done = replay(any_kafka, few, *flags, "--from", "2025-12-10T15:00:10+03:00", "--to", "2025-12-10T12:00:20+00:00")
+    counts = streams_of(done)["watch_stats"]
+    assert (counts["lines"], counts["sent"], counts["skipped"], counts["out_of_range"]) == (32, 10, 2, 20)
+    assert f"{few}/watch_stats.jsonl:4: bad line (json)" in done.stderr and "watch_stats.jsonl:5: bad line (missing_key)" in done.stderr
+    held = [json.loads(value)["user_id"] for rows in records(any_kafka, topic).values() for _, _, value in rows]
+    assert sorted(held) == list(range(10, 20))
+    # another range is another replay: not to be mixed up by --resume
+    done = replay(any_kafka, few, *flags, "--resume", code=1)
+    assert "holds another replay" in done.stderr
+    # another one behind it is fine, and resumes by itself
+    replay(any_kafka, few, *flags, "--from", "2025-12-10T12:00:20+00:00")
+    done = replay(any_kafka, few, *flags, "--from", "2025-12-10T12:00:20+00:00", "--resume")
+    assert streams_of(done)["watch_stats"]["present"] == 10
+
+
+def test_resume_notices_a_changed_file(any_kafka, few):
+    text = (few / "watch_stats.jsonl").read_text()
+    pad = "".join(json.dumps({"user_id": 99, "item_id": i, "started_at": "2025-12-10T12:00:00+00:00", "completion": 0.1}) + "\n" for i in range(80))
+    (few / "watch_stats.jsonl").write_text(pad + text)
+    topic = any_kafka.topic("changed", 1)
+    flags = ("--topics", f"watch_stats={topic}", "--json")
+    replay(any_kafka, few, *flags)
+    (few / "watch_stats.jsonl").write_text(pad + text.replace('"user_id": 29, "item_id": 1', '"user_id": 29, "item_id": 2'))
+    assert "the file was changed since" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
+    (few / "watch_stats.jsonl").write_text(pad + text.rsplit("\n", 1)[0])
+    assert "there is no such line now" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
+    assert sum(map(len, records(any_kafka, topic).values())) == 110
+
+
+def test_creates_topics_only_when_asked(kafka, few):
+    name = f"made-{secrets.token_hex(4)}"
+    done = replay(kafka, few, "--topics", f"watch_stats={name}", code=1)
+    assert f'topic "{name}" does not exist' in done.stderr and "--create" in done.stderr
+    replay(kafka, few, "--topics", f"watch_stats={name}", "--create", "--partitions", 3)
+    assert len(kafka.watermarks(name)) == 3
+    replay(kafka, few, "--topics", f"watch_stats={name}", "--create", "--partitions", 5)  # stays as it is
+    assert len(kafka.watermarks(name)) == 3
+
+
+def test_event_timestamps(any_kafka, few):
+    topic = any_kafka.topic("stamps")
+    begin_ms = time.time() * 1000
+    replay(any_kafka, few, "--topics", f"watch_stats={topic}")
+    replay(any_kafka, few, "--topics", f"watch_stats={topic}", "--timestamps", "event")
+    stamps = [int(line.split("\t")[2]) for line in any_kafka.tool("consume", topic).splitlines()]
+    assert len(stamps) == 60 and min(stamps[:30]) > begin_ms - 1000
+    assert stamps[30:] == [int(datetime.fromisoformat(f"2025-12-10T12:00:{user:02}+00:00").timestamp() * 1000) for user in range(30)]
+
+
+def test_damaged_file_ends_the_replay(any_kafka, few):
+    topic = any_kafka.topic("damaged")
+    whole = gzip.compress((few / "watch_stats.jsonl").read_bytes())
+    (few / "watch_stats.jsonl").unlink()
+    (few / "watch_stats.jsonl.gz").write_bytes(whole[:-10])
+    done = replay(any_kafka, few, "--topics", f"watch_stats={topic}", code=1)
+    assert "watch_stats.jsonl.gz: the compressed data ends too early" in done.stderr
+    (few / "watch_stats.jsonl.gz").write_bytes(whole)  # mended: goes on
+    replay(any_kafka, few, "--topics", f"watch_stats={topic}", "--resume")
+    assert sum(map(len, records(any_kafka, topic).values())) == 30
+
+
+def test_wrong_use_and_no_broker(few):
+    def run(*flags):
+        done = subprocess.run([RECCTL, "replay", "--data_dir", few, *flags], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr
+
+    code, err = run()
+    assert code == 2 and "--brokers is missing" in err
+    for flags, said in ((("--speed", "fast"), "--speed"), (("--speed", "1x", "--rate", "5"), "exclude"), (("--from", "yesterday"), "--from"),
+                        (("--from", "2025-12-11T00:00:00Z", "--to", "2025-12-10T00:00:00Z"), "not before"), (("--partitions", "3"), "--create"),
+                        (("--property", "geheim"), "NAME=VALUE")):
+        code, err = run("--brokers", "127.0.0.1:1", *flags)
+        assert code == 2 and said in err and "geheim" not in err
+    for prop in ("sasl.password=geheim", "nosuch=geheim", "linger.ms=geheim", "enable.idempotence=geheim"):
+        code, err = run("--brokers", "127.0.0.1:1", "--property", prop, "--streams", "events")
+        assert code == 1 and "geheim" not in err
+    code, err = run("--brokers", "127.0.0.1:1", "--property", "socket.timeout.ms=1000")
+    assert code == 1 and "127.0.0.1:1" in err and "broker" in err
+
+
+def test_dry_run_needs_no_broker(few):
+    done = subprocess.run([RECCTL, "replay", "--data_dir", few, "--dry_run"], capture_output=True, text=True)
+    assert done.returncode == 0 and "nothing was sent" in done.stdout
+    assert "from 2025-12-10T12:00:00+00:00 to 2025-12-10T12:00:29+00:00" in done.stdout
+    assert f"{few}/watch_stats.jsonl -> watch_stats" in done.stdout

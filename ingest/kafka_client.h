@@ -23,12 +23,15 @@ struct kafka_setting {
 int kafka_client_conf(const char *brokers, const struct kafka_setting *defaults, size_t n_defaults, const struct kafka_setting *fixed, size_t n_fixed,
                       const struct kafka_property *properties, size_t n_properties, rd_kafka_conf_t **ret_conf, char *errstr, size_t errstr_size);
 
-/* An error as an operator understands it, with the mend: "no broker answers at 127.0.0.1:9092 (is it running? ...)". `detail` is librdkafka's own text, or NULL. */
+/*
+ * An error as an operator understands it, with the mend: "no broker answers at 127.0.0.1:9092 (is it running? ...)". `detail` is librdkafka's own text
+ * (redacted by the caller), or NULL.
+ */
 void kafka_client_words(rd_kafka_resp_err_t err, const char *brokers, const char *topic, const char *detail, char *ret_text, size_t size);
 
 /*
- * Copies `text` with the properties' values in it made "***": librdkafka's texts may repeat them. Values under 4 characters stay, unless the name says password or
- * secret. Whatever librdkafka says goes through here before it is logged or shown.
+ * Copies `text` with the properties' values in it made "***": librdkafka's texts may repeat them. Values under 4 characters stay, unless the name says
+ * password or secret. Whatever librdkafka says goes through here before it is logged or shown.
  */
 void kafka_client_redact(const char *text, const struct kafka_property *properties, size_t n_properties, char *ret_text, size_t size);
 

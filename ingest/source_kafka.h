@@ -29,6 +29,9 @@
 #define KAFKA_LOG_SLOTS 32u         /* different texts remembered by the log's rate limit */
 #define KAFKA_LOG_GAP_US INT64_C(60000000) /* the same text is logged once in so long */
 
+/* Levels of syslog(3), as source_kafka_config.log takes them. */
+enum { KAFKA_ERR = 3, KAFKA_WARNING = 4, KAFKA_NOTICE = 5 };
+
 /* ---- source_kafka_offsets.c ---- */
 
 /* Follows one partition's offsets. Whoever takes a record sets expected to its offset + 1. */

@@ -3,8 +3,9 @@
  * what to do when it is not. Runs on the source's polling thread; what has to wait for a broker is asked of the scout.
  *
  * A partition begins as KAFKA_WAITING: the scout is asked for its watermarks. With them it is placed: at its position's marker (KAFKA_VERIFYING, until
- * the record there has been compared) or where it begins (KAFKA_RUNNING). Whatever throws doubt on the log (an offset out of range, an unknown topic, brokers that
- * were all gone) sends it back to KAFKA_WAITING, and it is placed and verified again. Lost data is found in place() and kafka_partition_verify() alone.
+ * the record there has been compared) or where it begins (KAFKA_RUNNING). Whatever throws doubt on the log (an offset out of range, an unknown topic,
+ * brokers that were all gone) sends it back to KAFKA_WAITING, and it is placed and verified again. Lost data is found in place() and
+ * kafka_partition_verify(), damaged records in kafka_partition_hole().
  */
 #include "ingest/source_kafka.h"
 
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
 
 #define SEEK_TIMEOUT_MS 1000
 #define RETRY_US 500000
@@ -53,7 +53,7 @@ static void assign(struct source_kafka *source, struct kafka_partition *partitio
 
 	rd_kafka_topic_partition_list_destroy(list);
 	if (error) {
-		kafka_log(source, LOG_WARNING, "Kafka partition %d: %s", partition->id, rd_kafka_error_string(error));
+		kafka_log(source, KAFKA_WARNING, "Kafka partition %d: %s", partition->id, rd_kafka_error_string(error));
 		rd_kafka_error_destroy(error);
 		kafka_partition_restart(source, partition, RETRY_US);
 		return;
@@ -121,7 +121,7 @@ static void lost_evicted(struct source_kafka *source, struct kafka_partition *pa
 	}
 	partition->position.gaps++;
 	partition->position.gap_bytes += (uint64_t)(low - wanted);
-	kafka_log(source, LOG_ERR, "topic \"%s\" partition %d: %" PRId64 " records (from offset %" PRId64 ") were deleted before they were read; going on at %" PRId64,
+	kafka_log(source, KAFKA_ERR, "topic \"%s\" partition %d: %" PRId64 " records from offset %" PRId64 " on were deleted unread; going on at %" PRId64,
 	          source->topic, partition->id, low - wanted, wanted, low);
 	begin_at(source, partition, low);
 	assign(source, partition, low, KAFKA_RUNNING);
@@ -142,7 +142,7 @@ static void lost_recreated(struct source_kafka *source, struct kafka_partition *
 	}
 	partition->position.gaps++;
 	partition->position.resets++;
-	kafka_log(source, LOG_ERR, "topic \"%s\" partition %d: recreated or truncated: %s (wanted offset %" PRId64 "); reading the new log from its start at %" PRId64,
+	kafka_log(source, KAFKA_ERR, "topic \"%s\" partition %d: recreated or truncated: %s (wanted offset %" PRId64 "); reading the new log from %" PRId64,
 	          source->topic, partition->id, why, wanted, low);
 	begin_at(source, partition, low);
 	assign(source, partition, low, KAFKA_RUNNING);
@@ -176,7 +176,7 @@ static void place_fresh(struct source_kafka *source, struct kafka_partition *par
 	int64_t offset = source->first_start && source->from_end ? partition->high : partition->low;
 
 	if (offset > 0)
-		kafka_log(source, LOG_NOTICE, "topic \"%s\" partition %d: first start at offset %" PRId64 " (the broker holds %" PRId64 " to %" PRId64 ")", source->topic,
+		kafka_log(source, KAFKA_NOTICE, "topic \"%s\" partition %d: first start at offset %" PRId64 " (the broker holds %" PRId64 " to %" PRId64 ")", source->topic,
 		          partition->id, offset, partition->low, partition->high);
 	begin_at(source, partition, offset);
 	assign(source, partition, offset, KAFKA_RUNNING);
@@ -201,8 +201,8 @@ static void place(struct source_kafka *source, struct kafka_partition *partition
 	partition->short_log = 0;
 	switch (start) {
 	case KAFKA_START_UNCHECKED:
-		kafka_log(source, LOG_NOTICE, "topic \"%s\" partition %d: the record before offset %" PRId64 " is deleted by now, so it could not be compared", source->topic,
-		          partition->id, offset);
+		kafka_log(source, KAFKA_NOTICE, "topic \"%s\" partition %d: the record before offset %" PRId64 " is deleted by now, so it could not be compared",
+		          source->topic, partition->id, offset);
 		assign(source, partition, offset, KAFKA_RUNNING);
 		break;
 	case KAFKA_START_GO:
@@ -245,11 +245,12 @@ int kafka_partition_verify(struct source_kafka *source, struct kafka_partition *
 	case KAFKA_MATCH_BEFORE:
 		return 0;
 	case KAFKA_MATCH_SAME:
+		kafka_set_error(source, partition, RD_KAFKA_RESP_ERR_NO_ERROR);
 		partition->state = KAFKA_RUNNING;
 		return 0;
 	case KAFKA_MATCH_GONE:
-		kafka_log(source, LOG_NOTICE, "topic \"%s\" partition %d: the record at offset %" PRIu64 " is gone (compacted?), so it could not be compared", source->topic,
-		          partition->id, position->inode);
+		kafka_log(source, KAFKA_NOTICE, "topic \"%s\" partition %d: the record at offset %" PRIu64 " is gone (compacted?), so it could not be compared",
+		          source->topic, partition->id, position->inode);
 		partition->state = KAFKA_RUNNING;
 		return 1;
 	case KAFKA_MATCH_OTHER:
@@ -340,7 +341,7 @@ static void add_partitions(struct source_kafka *source, int32_t n_ids)
 	}
 	pthread_mutex_unlock(&source->lock);
 	if (late)
-		kafka_log(source, LOG_NOTICE, "topic \"%s\" has %d partitions now", source->topic, n_ids);
+		kafka_log(source, KAFKA_NOTICE, "topic \"%s\" has %d partitions now", source->topic, n_ids);
 }
 
 /* ---- the scout's news ---- */
@@ -366,9 +367,10 @@ static void take_news(struct source_kafka *source)
 		if (!shared->answered || partition->state != KAFKA_WAITING)
 			continue;
 		shared->answered = 0;
-		kafka_set_error(source, partition, shared->error);
-		if (shared->error)
-			continue; /* the scout tries again */
+		if (shared->error) { /* the scout tries again; only a record or the end of the log says that all is well */
+			kafka_set_error(source, partition, shared->error);
+			continue;
+		}
 		partition->low = shared->low;
 		partition->high = shared->high;
 		partition->answered = 1;

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <syslog.h>
 #include <time.h>
 
 #include "ingest/source_kafka.h"
@@ -94,7 +93,7 @@ static void take_error(struct source_kafka *source, const rd_kafka_message_t *me
 		return;
 	}
 	if (!partition) { /* the group's, mostly: we take no part in it, and commits report for themselves */
-		kafka_log(source, LOG_WARNING, "Kafka: %s", rd_kafka_message_errstr(message));
+		kafka_log(source, KAFKA_WARNING, "Kafka: %s", rd_kafka_message_errstr(message));
 		return;
 	}
 	if (partition->state == KAFKA_WAITING)
@@ -115,11 +114,12 @@ static void take_error(struct source_kafka *source, const rd_kafka_message_t *me
 		partition->damaged = 1;
 		kafka_set_error(source, partition, error);
 		break;
-	default:
+	default: /* librdkafka tries again, but would not say when it succeeds: the marker or the end of the log will */
 		kafka_set_error(source, partition, error);
+		kafka_partition_restart(source, partition, 1000000);
 		break;
 	}
-	kafka_log(source, LOG_WARNING, "Kafka partition %d: %s", partition->id, rd_kafka_message_errstr(message));
+	kafka_log(source, KAFKA_WARNING, "Kafka partition %d: %s", partition->id, rd_kafka_message_errstr(message));
 }
 
 /* ---- records ---- */

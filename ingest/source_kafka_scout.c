@@ -9,7 +9,6 @@
  * under way at a time, and one that fails is logged when the reason changes and left at that: the next checkpoint commits again.
  */
 #include <string.h>
-#include <syslog.h>
 
 #include "ingest/source_kafka.h"
 
@@ -204,7 +203,7 @@ static void send_commit(struct source_kafka *source)
 	if (list->cnt > 0) {
 		error = rd_kafka_commit_queue(source->rk, list, source->scout_queue, NULL, NULL);
 		if (error) {
-			kafka_log(source, LOG_WARNING, "Kafka commit: %s", rd_kafka_err2str(error));
+			kafka_log(source, KAFKA_WARNING, "Kafka commit: %s", rd_kafka_err2str(error));
 		} else {
 			source->commits_out = 1;
 			source->commit_sent_us = kafka_now_us();
@@ -235,9 +234,9 @@ static void take_commit(struct source_kafka *source, rd_kafka_event_t *event)
 	source->commit_error = error;
 	kafka_client_words(error, source->brokers, source->topic, NULL, words, sizeof(words));
 	if (error)
-		kafka_log(source, LOG_WARNING, "Kafka commit of topic \"%s\" failed, which loses nothing (recd goes by its checkpoint): %s", source->topic, words);
+		kafka_log(source, KAFKA_WARNING, "Kafka commit of topic \"%s\" failed, which loses nothing (recd goes by its checkpoint): %s", source->topic, words);
 	else
-		kafka_log(source, LOG_NOTICE, "Kafka commits of topic \"%s\" succeed again", source->topic);
+		kafka_log(source, KAFKA_NOTICE, "Kafka commits of topic \"%s\" succeed again", source->topic);
 }
 
 static void take_event(struct source_kafka *source, int timeout_ms)

@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <syslog.h>
 
 #include "ingest/source_kafka.h"
 
@@ -144,9 +143,9 @@ void kafka_publish(struct source_kafka *source, const struct kafka_partition *pa
 	pthread_mutex_unlock(&source->lock);
 	if (changed && !source->lost[0]) {
 		if (source->reason[0])
-			kafka_log(source, LOG_WARNING, "topic \"%s\": %s; trying again", source->topic, source->reason);
+			kafka_log(source, KAFKA_WARNING, "topic \"%s\": %s; trying again", source->topic, source->reason);
 		else
-			kafka_log(source, LOG_NOTICE, "topic \"%s\": all is well again", source->topic);
+			kafka_log(source, KAFKA_NOTICE, "topic \"%s\": all is well again", source->topic);
 	}
 }
 

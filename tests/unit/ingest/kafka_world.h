@@ -254,6 +254,8 @@ static inline struct source_status world_status(struct world *w)
 {
 	struct source_status status;
 
+	if (!w->source)
+		world_open(w);
 	source_status(w->source, &status);
 	return status;
 }

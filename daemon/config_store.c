@@ -231,6 +231,7 @@ int config_store(const struct option *option, struct config *config, const struc
 void config_default(struct config *config)
 {
 	memset(config, 0, sizeof(*config));
+	learn_options_default(&config->learn); /* for options that the table does not have */
 	for (size_t i = 0; i < config_options_count; i++) {
 		const struct option *option = &config_options[i];
 		struct config_value value = {.kind = VALUE_STRING, .string = option->fallback};

@@ -68,7 +68,7 @@ const struct option config_options[] = {
 	{"kafka.brokers", OPTION_STRING, 0, FIELD(kafka.brokers), 0, 0, NULL, NULL, NULL, "\"localhost:9092\"",
 	 "Brokers to begin with, HOST:PORT,HOST:PORT. They need not be there when recd starts."},
 	{"kafka.group", OPTION_STRING, 0, FIELD(kafka.group), 0, 0, "recd", NULL, NULL, NULL,
-	 "Group under which recd commits positions after each durable checkpoint, for monitoring. It never reads them back. Two recd that share topics need two names."},
+	 "Group under which recd commits positions after each durable checkpoint, for monitoring. It never reads them back. Two recd that read the same partitions need two names."},
 	{"kafka.partitions", OPTION_PARTITIONS, 0, FIELD(kafka.partitions), 0, 0, "all", NULL, NULL, NULL,
 	 "Partitions of every topic that this recd reads. all takes in partitions that are added later."},
 	{"kafka.on_gap", OPTION_CHOICE_INDEX, 0, FIELD(kafka.accept_gaps), 0, 0, "refuse", "refuse accept", NULL, NULL,

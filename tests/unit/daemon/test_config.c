@@ -69,6 +69,7 @@ static void test_defaults(void **state)
 			fail_msg("%s: the default %s is not within its own range (holds %s)", option->key, option->fallback, text);
 	}
 	assert_int_equal(config.learn.emb_dim, 64);
+	assert_int_equal(config.learn.hard_of, 4); /* not in the table: the learner's own default */
 	assert_int_equal(config.rules.negative_after_us, 1800 * 1000000ll);
 	assert_int_equal(config.learn.optimizer, OPTIMIZER_ADAGRAD);
 	assert_string_equal(config.socket_path, "/run/recd/recd.sock");

@@ -29,7 +29,8 @@ static void print_help(void)
 	     "  0  stopped as asked\n"
 	     "  1  failed while running; a restart may help\n"
 	     "  2  bad arguments or configuration, or backend = \"cuda\" without a usable GPU\n"
-	     "  3  the data directory was refused: in use by another recd, damaged, or of another shape\n"
+	     "  3  data was refused: the data directory is in use by another recd, damaged, or of another shape; or Kafka has lost records that recd had\n"
+	     "     not read yet (kafka.on_gap)\n"
 	     "\n"
 	     "Talk to a running recd with recctl (recctl --help). The manual is recd(8).");
 }

@@ -2,7 +2,8 @@
  * service.c: brings the daemon up, minds it, takes it down. Main thread.
  *
  * Order up: signals blocked, data directory and its lock, server (answers /healthz and /readyz from here on), recovery, sources, engine, READY. Order down:
- * sources, engine with its last checkpoint, server. A second SIGTERM gives the last checkpoint up: what was applied since the one before is read again.
+ * source threads, engine with its last checkpoint (whose positions the sources still commit to their broker), server, sources. A second SIGTERM gives the last checkpoint up: what was applied since the one before is read again.
+ * A source that finds data lost which the operator has not accepted stops recd the same way, with the exit code of refused data.
  * The watchdog is pinged only when the heartbeats of the engine and of every source have moved since the last ping.
  */
 #include "daemon/service.h"
@@ -40,7 +41,7 @@ struct service {
 	struct engine *engine;
 	struct source_set *sources;
 	pthread_mutex_t mutex; /* sources: the server's threads ask for them */
-	uint64_t beats[STREAM_COUNT + 1]; /* heartbeats at the last ping; engine last */
+	uint64_t beats[SOURCE_SET_MAX + 1]; /* heartbeats at the last ping; engine last */
 	int64_t pinged_us;
 	uint64_t engine_beat;      /* the engine's heartbeat when it was last seen to move, and when that was */
 	atomic_llong engine_moved_us;
@@ -50,6 +51,7 @@ struct service {
 	uint32_t checkpoint_logged;
 	char trouble_logged[160];
 	int stopping;
+	int refused; /* a source found data lost: the exit code says so */
 };
 
 static int64_t mono_us(void)
@@ -106,6 +108,29 @@ static size_t list_sources(void *ctx, struct source_status *ret_sources, size_t 
 			source_set_status(s->sources, n, &ret_sources[n]);
 	pthread_mutex_unlock(&s->mutex);
 	return n;
+}
+
+static size_t list_partitions(void *ctx, struct partition_status *ret_partitions, size_t max)
+{
+	struct service *s = ctx;
+	size_t n = 0;
+
+	pthread_mutex_lock(&s->mutex);
+	if (s->sources != NULL)
+		n = source_set_partitions(s->sources, ret_partitions, max);
+	pthread_mutex_unlock(&s->mutex);
+	return n;
+}
+
+/* The engine's thread: a checkpoint is durable, so the brokers may be told how far it has come. */
+static void commit_durable(void *ctx, const struct source_position *positions, size_t n_positions)
+{
+	struct service *s = ctx;
+
+	pthread_mutex_lock(&s->mutex);
+	if (s->sources != NULL)
+		source_set_commit(s->sources, positions, n_positions);
+	pthread_mutex_unlock(&s->mutex);
 }
 
 static int sound(void *ctx, char *ret_reason, size_t ret_reason_size)
@@ -171,7 +196,7 @@ static int open_data_dir(struct service *s)
 
 static int open_server(struct service *s)
 {
-	const struct api_context context = { .ctx = s, .reload = reload, .sources = list_sources, .sound = sound, .queues = s->queues };
+	const struct api_context context = { .ctx = s, .reload = reload, .sources = list_sources, .partitions = list_partitions, .sound = sound, .queues = s->queues };
 	char errstr[512];
 	const int rc = server_start(&s->config, &context, &s->server, errstr, sizeof(errstr));
 
@@ -186,7 +211,7 @@ static int open_queues(struct service *s)
 	int rc;
 
 	for (int i = 0; i < STREAM_COUNT; i++)
-		enabled[i] = s->config.streams[i].n_files > 0;
+		enabled[i] = s->config.streams[i].n_files > 0 || s->config.streams[i].topic != NULL;
 	rc = queue_set_new(s->config.queue_batches, enabled, &s->queues);
 	if (rc < 0)
 		log_error("queues: %s", strerror(-rc));
@@ -212,19 +237,20 @@ static int start_all(struct service *s)
 	struct engine_status status;
 	struct source_set *sources = NULL;
 	const struct source_position *positions;
-	char errstr[512];
+	char errstr[1024];
 	size_t n;
 	int rc;
 
 	positions = engine_positions(s->engine, &n);
 	rc = source_set_open(&s->config, positions, n, s->queues, &sources, errstr, sizeof(errstr));
+	pthread_mutex_lock(&s->mutex);
+	s->sources = sources; /* before the engine: its first checkpoint is committed too */
+	pthread_mutex_unlock(&s->mutex);
+	engine_on_durable(s->engine, commit_durable, s);
 	if (rc == 0)
 		rc = engine_start(s->engine, errstr, sizeof(errstr));
 	if (rc == 0)
 		rc = source_set_start(sources, errstr, sizeof(errstr));
-	pthread_mutex_lock(&s->mutex);
-	s->sources = sources;
-	pthread_mutex_unlock(&s->mutex);
 	if (rc < 0) {
 		log_error("%s", errstr);
 		return rc;
@@ -250,17 +276,17 @@ static int start_all(struct service *s)
 static void mind_watchdog(struct service *s, const struct engine_status *status)
 {
 	const uint64_t interval_us = notify_watchdog_interval_us();
-	struct source_status sources[STREAM_COUNT];
-	const size_t n = list_sources(s, sources, STREAM_COUNT);
+	struct source_status sources[SOURCE_SET_MAX];
+	const size_t n = s->stopping ? 0 : list_sources(s, sources, SOURCE_SET_MAX); /* their threads have ended then */
 
 	if (interval_us == 0 || mono_us() - s->pinged_us < (int64_t)interval_us)
 		return;
-	if (status->heartbeat == s->beats[STREAM_COUNT])
+	if (status->heartbeat == s->beats[SOURCE_SET_MAX])
 		return;
 	for (size_t i = 0; i < n; i++)
 		if (sources[i].heartbeat == s->beats[i] && !sources[i].degraded)
 			return;
-	s->beats[STREAM_COUNT] = status->heartbeat;
+	s->beats[SOURCE_SET_MAX] = status->heartbeat;
 	for (size_t i = 0; i < n; i++)
 		s->beats[i] = sources[i].heartbeat;
 	s->pinged_us = mono_us();
@@ -305,8 +331,6 @@ static void tick(struct service *s)
 
 static void begin_stop(struct service *s)
 {
-	struct source_set *sources = s->sources;
-
 	if (s->stopping++ > 0) {
 		log_warn("stopping at once, without a last checkpoint");
 		engine_request_stop(s->engine, 1);
@@ -314,12 +338,22 @@ static void begin_stop(struct service *s)
 	}
 	log_info("stopping: sources first, then a last checkpoint");
 	notify_stopping("stopping");
-	pthread_mutex_lock(&s->mutex);
-	s->sources = NULL;
-	pthread_mutex_unlock(&s->mutex);
 	queue_set_close(s->queues);
-	source_set_close(sources);
+	source_set_stop(s->sources);
 	engine_request_stop(s->engine, 0);
+}
+
+/* Data is lost that the operator has not said may be: nothing past it was taken, so a last checkpoint is safe, and then recd must not go on. */
+static void heed_refusal(struct service *s)
+{
+	char text[2048];
+
+	if (s->refused || s->sources == NULL || !source_set_refused(s->sources, text, sizeof(text)))
+		return;
+	s->refused = 1;
+	log_error_lines("", text);
+	if (!s->stopping)
+		begin_stop(s);
 }
 
 static void take_signals(struct service *s)
@@ -352,12 +386,13 @@ static int run_until_ended(struct service *s)
 		if (poll(fds, 2, timeout_ms) < 0 && errno != EINTR)
 			return -errno;
 		take_signals(s);
+		heed_refusal(s);
 		tick(s);
 	}
 	tick(s);
 	if (error < 0)
 		log_error("the engine stopped: %s; the last good checkpoint stays", errstr);
-	return error;
+	return error == 0 && s->refused ? -EUCLEAN : error;
 }
 
 static void close_all(struct service *s)

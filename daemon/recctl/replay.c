@@ -206,6 +206,8 @@ static int connect_topics(struct replay *replay, char *errstr, size_t errstr_siz
 		replay->topics[replay->plan.inputs[i].stream].name = replay->plan.topics[replay->plan.inputs[i].stream];
 	int rc = replay_sender_open(&config, &replay->sender, errstr, errstr_size);
 	if (!rc)
+		rc = replay_sender_connect(replay->sender, errstr, errstr_size);
+	if (!rc)
 		rc = replay_topics_find(replay_sender_handle(replay->sender), &replay->cluster, &create, replay->topics, errstr, errstr_size);
 	if (!rc)
 		rc = replay_sender_set_topics(replay->sender, replay->topics, errstr, errstr_size);

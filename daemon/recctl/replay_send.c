@@ -21,6 +21,8 @@
 
 #include "daemon/recctl/replay_file.h"
 
+#define CONNECT_MS 15000
+#define REFUSED_MS 3000
 #define POLL_EVERY 512 /* records between two looks at delivery reports */
 
 struct replay_sender {
@@ -32,7 +34,9 @@ struct replay_sender {
 	uint32_t since_poll;
 	int failed;
 	char failure[512];           /* of the first delivery that failed */
-	rd_kafka_resp_err_t noted;   /* the last trouble the operator was told of */
+	rd_kafka_resp_err_t noted;   /* the last trouble with the brokers */
+	char trouble[400];           /* its words */
+	int connected;
 };
 
 static void note_failure(struct replay_sender *sender, rd_kafka_resp_err_t err, const char *topic, int32_t partition, const char *detail)
@@ -69,18 +73,19 @@ static void trouble(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
 	struct replay_sender *sender = opaque;
 	rd_kafka_resp_err_t code = err;
-	char words[400], detail[256];
+	char detail[256];
 
 	if (code == RD_KAFKA_RESP_ERR__FATAL) {
 		code = rd_kafka_fatal_error(rk, detail, sizeof(detail));
 		note_failure(sender, code, "", -1, detail);
 		return;
 	}
-	if (code == sender->noted || !sender->config.note)
-		return;
+	if (code == sender->noted || (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && sender->noted && !sender->connected))
+		return; /* before the first answer, the reason of a refusal says more than that all refuse */
 	sender->noted = code;
-	kafka_client_words(code, sender->config.cluster->brokers, "", reason, words, sizeof(words));
-	sender->config.note(sender->config.ctx, words);
+	kafka_client_words(code, sender->config.cluster->brokers, "", reason, sender->trouble, sizeof(sender->trouble));
+	if (sender->connected && sender->config.note)
+		sender->config.note(sender->config.ctx, sender->trouble);
 }
 
 static void no_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
@@ -147,6 +152,31 @@ void replay_sender_close(struct replay_sender *sender)
 rd_kafka_t *replay_sender_handle(struct replay_sender *sender)
 {
 	return sender->rk;
+}
+
+int replay_sender_connect(struct replay_sender *sender, char *errstr, size_t errstr_size)
+{
+	const struct rd_kafka_metadata *metadata = NULL;
+	int waited_ms = 0;
+
+	while (waited_ms < (sender->noted ? REFUSED_MS : CONNECT_MS)) {
+		if (*sender->config.stop) {
+			snprintf(errstr, errstr_size, "stopped by a signal before anything was sent");
+			return -EINTR;
+		}
+		if (!rd_kafka_metadata(sender->rk, 0, NULL, &metadata, 500)) {
+			rd_kafka_metadata_destroy(metadata);
+			sender->connected = 1;
+			sender->noted = RD_KAFKA_RESP_ERR_NO_ERROR;
+			return 0;
+		}
+		rd_kafka_poll(sender->rk, 0);
+		waited_ms += 500;
+	}
+	if (!sender->noted)
+		kafka_client_words(RD_KAFKA_RESP_ERR__TIMED_OUT, sender->config.cluster->brokers, "", NULL, sender->trouble, sizeof(sender->trouble));
+	snprintf(errstr, errstr_size, "%s", sender->trouble);
+	return -EIO;
 }
 
 int replay_sender_set_topics(struct replay_sender *sender, struct replay_topic topics[STREAM_COUNT], char *errstr, size_t errstr_size)

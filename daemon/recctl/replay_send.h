@@ -33,6 +33,11 @@ int replay_sender_open(const struct replay_sender_config *config, struct replay_
 void replay_sender_close(struct replay_sender *sender);
 rd_kafka_t *replay_sender_handle(struct replay_sender *sender);
 
+/*
+ * Waits until a broker answers: up to 15 s, or 3 s once all of them have refused. 0; -EINTR: *stop; -EIO: errstr says why (not there, no TLS, wrong password).
+ */
+int replay_sender_connect(struct replay_sender *sender, char *errstr, size_t errstr_size);
+
 /* Must be called once before the first record. The topics must outlive the sender. 0 or -ENOMEM. */
 int replay_sender_set_topics(struct replay_sender *sender, struct replay_topic topics[STREAM_COUNT], char *errstr, size_t errstr_size);
 

@@ -103,15 +103,15 @@ def check(broker, folder, names):
 def logs(tmp_path_factory):
     """Logs in several files, plain, gzip and zstd, the middle ones of a stream overlapping in time."""
     folder = tmp_path_factory.mktemp("logs")
-    subprocess.run([RECCTL, "synth", "--out_dir", folder, "--num_items", "300", "--num_users", "200", "--num_impressions", "30000", "--seed", "5"], check=True,
+    subprocess.run([RECCTL, "synth", "--out_dir", folder, "--num_items", "300", "--num_users", "200", "--num_impressions", "15000", "--seed", "5"], check=True,
                    capture_output=True)
     (folder / "train_samples.jsonl").unlink()
     lines = (folder / "impressions.jsonl").read_text().splitlines(keepends=True)
-    (folder / "impressions.jsonl").write_text("".join(lines[20000:]))
-    (folder / "impressions-0.jsonl").write_text("".join(lines[0:15000:2]))
+    (folder / "impressions.jsonl").write_text("".join(lines[10000:]))
+    (folder / "impressions-0.jsonl").write_text("".join(lines[0:7500:2]))
     with gzip.open(folder / "impressions-1.jsonl.gz", "wt") as out:
-        out.write("".join(lines[1:15000:2]))
-    (folder / "impressions.jsonl.1").write_text("".join(lines[15000:20000]))
+        out.write("".join(lines[1:7500:2]))
+    (folder / "impressions.jsonl.1").write_text("".join(lines[7500:10000]))
     if shutil.which("zstd"):
         subprocess.run(["zstd", "-q", "--rm", folder / "watch_stats.jsonl"], check=True)
     return folder
@@ -135,13 +135,12 @@ def test_sigkill_at_any_time_then_resume(any_kafka, logs):
     for _ in range(SCALE):
         prefix, names = topics(any_kafka)
         kills, sent = 0, 0
-        for attempt in range(200):
-            flags = ["--topic_prefix", prefix, "--json"] + (["--resume"] if attempt else []) + (["--rate", "25000"] if attempt % 2 else [])
-            if attempt == 9 and SCALE == 1:
-                flags = ["--topic_prefix", prefix, "--json", "--resume"]
-            process = subprocess.Popen([RECCTL, "replay", "--brokers", any_kafka.address, "--data_dir", logs, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for attempt in range(6 * SCALE + 1):
+            last = attempt == 6 * SCALE  # runs to its end
+            flags = ["--topic_prefix", prefix, "--json"] + (["--resume"] if attempt else []) + ([] if last else ["--rate", rng.choice((4000, 15000))])
+            process = subprocess.Popen([RECCTL, "replay", "--brokers", any_kafka.address, "--data_dir", logs, *map(str, flags)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             try:  # resuming looks at the topics for a second first
-                process.wait(rng.uniform(0.02, 0.4) + (1.0 if attempt else 0) if attempt != 9 or SCALE > 1 else 60)
+                process.wait(60 if last else rng.uniform(0.02, 0.4) + (1.1 if attempt else 0))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()

@@ -14,6 +14,7 @@
 #include "daemon/recctl/parallel.h"
 #include "daemon/recctl/save_model.h"
 #include "daemon/recctl/train.h"
+#include "daemon/recctl/train_preset.h"
 
 static const char *const optimizers[] = { [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAGRAD] = "adagrad", NULL };
 
@@ -22,6 +23,9 @@ static const struct flag flags[] = {
 	{ .name = "data_dir", .type = FLAG_STRING, AT(data_dir), .fallback = "data", .placeholder = "DIR",
 	  .help = "Folder with watch_stats.jsonl and, when there, items.jsonl, events.jsonl and impressions.jsonl." },
 	{ .name = "out_dir", .type = FLAG_STRING, AT(out_dir), .placeholder = "DIR", .help = "Where the models go; made when absent. Default: the data folder; with --train_tsv they are only judged unless a folder is named." },
+	{ .name = "preset", .type = FLAG_CHOICE, AT(preset), .fallback = "none", .choices = train_preset_names,
+	  .help = "Learning settings and number of passes in one word: fast (seconds), default, quality (three times the passes of default). Flags given beside it win. An "
+	          "epoch is then one pass over the positives. none: as the flags say." },
 	{ .name = "epochs", .type = FLAG_INT, AT(epochs), .fallback = "5", .min = 1, .max = 1000000, .help = "Epochs; each prints its loss." },
 	{ .name = "steps_per_epoch", .type = FLAG_INT, AT(steps_per_epoch), .fallback = "3000", .min = 1, .max = 1e9, .help = "Steps of an epoch." },
 	{ .name = "batch_size", .type = FLAG_INT, AT(batch_size), .fallback = "2048", .min = 1, .max = 1 << 20, .help = "Triples (user, positive, negative) of a step." },
@@ -34,7 +38,13 @@ static const struct flag flags[] = {
 	{ .name = "init_scale", .type = FLAG_FLOAT, AT(init_scale), .fallback = "1", .min = 0, .max = 1000,
 	  .help = "Rows start as uniform numbers in -0.5..0.5, times this, divided by emb_dim." },
 	{ .name = "skip_share", .type = FLAG_FLOAT, AT(skip_share), .fallback = "0", .min = 0, .max = 1,
-	  .help = "Share of negatives drawn from the user's skips (shown, not chosen); the rest is uniform over all titles." },
+	  .help = "Share of negatives drawn from the user's skips (shown, not chosen). What the shares leave is uniform over all titles." },
+	{ .name = "popular_share", .type = FLAG_FLOAT, AT(popular_share), .fallback = "0", .min = 0, .max = 1,
+	  .help = "Share of negatives drawn in proportion to popularity^popular_power." },
+	{ .name = "popular_power", .type = FLAG_FLOAT, AT(popular_power), .fallback = "0.5", .min = 0, .max = 2, .help = "See --popular_share; 0 is uniform." },
+	{ .name = "hard_share", .type = FLAG_FLOAT, AT(hard_share), .fallback = "0", .min = 0, .max = 1,
+	  .help = "Share of negatives that are the highest scored of --hard_of random titles. The shares are at most 1 together." },
+	{ .name = "hard_of", .type = FLAG_INT, AT(hard_of), .fallback = "4", .min = 1, .max = 64, .help = "See --hard_share." },
 	{ .name = "min_pos_completion", .type = FLAG_FLOAT, AT(min_pos_completion), .fallback = "0.6", .min = 0, .max = 1,
 	  .help = "A watch at least this complete makes its title a positive." },
 	{ .name = "negative_after_sec", .type = FLAG_INT, AT(negative_after_sec), .fallback = "1800", .min = 0, .max = 1e9,
@@ -78,6 +88,7 @@ static const struct command_spec spec = {
 	         "With a holdout the models have not seen the last watches; use --holdout 0 for a model to serve. What is held out is judged as by\n"
 	         "recctl evaluate: full ranking, watched titles left out; popularity and item-kNN stand in the same table.",
 	.examples = "  recctl train\n"
+	            "  recctl train --preset quality\n"
 	            "  recctl train --data_dir data --epochs 5 --steps_per_epoch 3000 --batch_size 2048 --emb_dim 64 --lr 0.02 --k_eval 50 \\\n"
 	            "               --personalize_steps 300 --personalize_lr 0.05\n"
 	            "  recctl train --holdout 0 --out_dir models\n"
@@ -126,6 +137,7 @@ static int train_and_save(struct train_run *run)
 		rc = train_make_learner(run);
 	if (!rc) {
 		run->n_positives = learner_n_positives(run->learner);
+		train_preset_epochs(run->options, run->n_positives);
 		size_t n_candidates;
 		(void)learner_candidates(run->learner, &n_candidates);
 		run->n_candidates = n_candidates;
@@ -171,6 +183,7 @@ int command_train(int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
+	train_preset_settings(&spec, &words, &options);
 	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
 	if (judge_plan_make(&options.judge, "k_eval", options.k_eval, run.threads, &run.plan, run.errstr, sizeof(run.errstr))) {
 		fprintf(stderr, "recctl train: %s\n", run.errstr);

@@ -20,9 +20,12 @@ struct train_options {
 	int64_t epochs, steps_per_epoch, batch_size, emb_dim, early_stop;
 	int64_t personalize_steps, personalize_batch, personalize_min_positives;
 	int64_t threads, negative_after_sec;
-	double lr, personalize_lr, personalize_reg, min_pos_completion, valid_share, reg, reg_bias, init_scale, skip_share;
+	double lr, personalize_lr, personalize_reg, min_pos_completion, valid_share, reg, reg_bias, init_scale;
+	double skip_share, popular_share, popular_power, hard_share;
+	int64_t hard_of;
 	uint64_t seed;
 	int optimizer, deterministic, json;
+	int preset, epochs_given, steps_given; /* train_preset.h */
 	struct judge_flags judge;
 };
 
@@ -33,7 +36,7 @@ struct train_epoch {
 };
 
 struct train_run {
-	const struct train_options *options;
+	struct train_options *options;
 	FILE *out; /* what people read */
 	uint32_t threads;
 	struct state_rules rules;

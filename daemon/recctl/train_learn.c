@@ -90,6 +90,10 @@ int train_make_learner(struct train_run *run)
 	learn.adagrad_forget = 0; /* a file has an end: the rate falls instead */
 	learn.init_scale = (float)options->init_scale;
 	learn.skip_share = (float)options->skip_share;
+	learn.popular_share = (float)options->popular_share;
+	learn.popular_power = (float)options->popular_power;
+	learn.hard_share = (float)options->hard_share;
+	learn.hard_of = (uint32_t)options->hard_of;
 	int rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
 	if (rc)
 		goto out;

@@ -13,6 +13,7 @@
 	X(replay, "sends historical logs to Kafka topics in the order in which they happened") \
 	X(train, "trains both models on logs and judges them on the last watches") \
 	X(evaluate, "judges a saved model on the last watches of the logs") \
+	X(import, "takes over a model that a Python trainer saved") \
 	X(explain, "shows what is recommended to users and why") \
 	X(top, "shows the best titles for users") \
 	X(status, "shows what a running recd is doing") \

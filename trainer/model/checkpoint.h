@@ -27,6 +27,7 @@ struct checkpoint_cut {
 	uint64_t dead_letter_dropped;
 	int64_t model_clock_us;
 	uint32_t personalize_min_positives;  /* rows of users with fewer are saved as the global row */
+	int rows_of_all;                     /* 1: users without positives keep their rows, too (an imported model); 0: they get the mean row */
 	const uint64_t *bad;                 /* [n_bad] generations found damaged at start: they do not count as kept */
 	size_t n_bad;
 };

@@ -297,7 +297,7 @@ static void append_rows(struct checkpoint_writer *w, const struct user_facts *fa
 	struct state_writer *s = &w->state;
 	const size_t row_bytes = w->dim * sizeof(float);
 	const size_t n_positives = state_positives(w->cut->state, facts, NULL, 0);
-	const int known = n_positives > 0 && facts->user < g->tables.n_users;
+	const int known = (n_positives > 0 || w->cut->rows_of_all) && facts->user < g->tables.n_users;
 	const float *row = known ? g->tables.U + (size_t)facts->user * w->dim : g->mean_user;
 	const float bu = facts->user < g->tables.n_users ? g->tables.bu[facts->user] : g->intercept;
 	const int own = known && personal->generation != 0 && personal->n_positives >= w->cut->personalize_min_positives;

@@ -16,6 +16,18 @@
 #define REDACT_LEN_MIN 4 /* shorter values are words like "0" or "ssl"; those of passwords and secrets are taken out whatever their length */
 #define REDACTED "***"
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(UNDER_TSAN)
+extern const int kafka_client_tsan;
+#define LINK_TSAN() (*(const volatile int *)&kafka_client_tsan)
+#else
+#define LINK_TSAN() 0
+#endif
+
 /* ---- configuration ---- */
 
 static const char *canonical_name(const char *name)
@@ -73,6 +85,7 @@ int kafka_client_conf(const char *brokers, const struct kafka_setting *defaults,
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	int r = 0;
 
+	(void)LINK_TSAN(); /* kafka_client_tsan.c */
 	if (!conf) {
 		snprintf(errstr, errstr_size, "out of memory");
 		return -ENOMEM;

@@ -207,15 +207,17 @@ static void naive_lists(uint32_t k, const float *percentile, float *popularity, 
 
 static void test_several_ks_and_lists(void **state)
 {
-	static const uint32_t levels[] = {1, 3, 100000}, ks[] = {7, 1, 1000, 20};
+	static const uint32_t levels[] = {1, 3, 3, 100000};
+	uint32_t ks[] = {7, 1, 30, 20};
 	static float figures[USERS * RANK_COLUMNS_MAX], again[USERS * RANK_COLUMNS_MAX], popularity[USERS], percentile[ITEMS];
 	static uint32_t shown[4 * ITEMS], expected[ITEMS];
 	const uint32_t n_columns = rank_columns(4);
 	(void)state;
 	for (uint32_t i = 0; i < ITEMS; i++)
 		percentile[i] = (float)world_random(i, 82) / 4294967296.0f;
-	for (size_t l = 0; l < 3; l++) {
+	for (size_t l = 0; l < 4; l++) {
 		make_world(levels[l]);
+		ks[2] = l == 1 ? 1000 : 30; /* longer than there are items, or not */
 		struct rank_request request = {.users = users, .n_users = USERS, .n_items = ITEMS, .ks = ks, .n_ks = 4, .score = world_score, .threads = 3,
 		                               .percentile = percentile};
 		struct rank_estimate means[RANK_COLUMNS_MAX];

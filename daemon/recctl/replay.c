@@ -5,6 +5,7 @@
  * them to an idempotent producer (replay_send.c); --resume reads back how far the topics have got (replay_tails.c). librdkafka's own threads compress and
  * send. SIGINT and SIGTERM set a counter: what is queued is then delivered, a second signal gives it up.
  */
+#include "daemon/config.h"
 #include "daemon/recctl/commands.h"
 #include "daemon/recctl/flags.h"
 #include "daemon/recctl/replay_pace.h"
@@ -19,7 +20,7 @@
 #include <time.h>
 
 struct options {
-	const char *brokers, *data_dir, *streams, *topics, *topic_prefix, *speed, *from, *to;
+	const char *brokers, *config, *data_dir, *streams, *topics, *topic_prefix, *speed, *from, *to;
 	double rate;
 	struct flag_texts properties;
 	int64_t partitions, replication;
@@ -31,7 +32,9 @@ static const char *const timestamps[] = { "now", "event", NULL };
 
 static const struct flag flags[] = {
 	{ .name = "brokers", .type = FLAG_STRING, .offset = offsetof(struct options, brokers), .placeholder = "HOST:PORT,...",
-	  .help = "Kafka brokers to begin with. Needed, but for --dry_run." },
+	  .help = "Kafka brokers to begin with. Needed, but for --config or --dry_run." },
+	{ .name = "config", .type = FLAG_STRING, .offset = offsetof(struct options, config), .placeholder = "FILE",
+	  .help = "recd.conf: takes kafka.brokers, kafka.properties and the streams' topics from it; flags win. Streams without a topic there are not sent." },
 	{ .name = "data_dir", .type = FLAG_STRING, .offset = offsetof(struct options, data_dir), .placeholder = "DIR",
 	  .help = "A folder with impressions.jsonl, events.jsonl, watch_stats.jsonl, items.jsonl, users.jsonl, each also as NAME-*.jsonl or NAME.jsonl.N, plain, .gz "
 	          "or .zst. Default: data, when no FILE is given." },
@@ -81,6 +84,7 @@ static const struct command_spec spec = {
 	         "--resume goes on exactly where each partition stands.",
 	.examples = "  recctl replay --brokers 127.0.0.1:9092 --data_dir data --create --partitions 4\n"
 	            "  recctl replay --brokers 127.0.0.1:9092 --data_dir data --resume\n"
+	            "  recctl replay --config /etc/recd/recd.conf --data_dir /srv/history --from 2025-12-10T00:00:00Z\n"
 	            "  recctl replay --brokers 127.0.0.1:9092 --speed 60x --from 2025-12-10T00:00:00Z --to 2025-12-11T00:00:00Z watch_stats=old/w.jsonl.zst",
 	.exit_codes = "  1  also: stopped by a signal, or a record could not be delivered",
 };
@@ -99,7 +103,8 @@ struct replay {
 	struct replay_merge *merge;
 	struct replay_sender *sender;
 	struct replay_topic topics[STREAM_COUNT];
-	struct kafka_property *properties;
+	struct config config;              /* of --config; empty without it */
+	struct kafka_property *properties; /* [cluster.n_properties]: of the configuration (borrowed), then of the flags (owned) */
 	struct replay_cluster cluster;
 	struct replay_pace pace;
 	struct replay_report report;
@@ -125,24 +130,45 @@ static int parse_time(const char *name, const char *text, int64_t *ret_us, char 
 	return 0;
 }
 
-static int parse_properties(struct replay *replay, char *errstr, size_t errstr_size)
+/* Those of recd.conf, then those of the flags, which win. */
+static int gather_properties(struct replay *replay, char *errstr, size_t errstr_size)
 {
 	const struct flag_texts *texts = &replay->options.properties;
+	size_t n = replay->config.kafka.properties.n;
 
-	replay->properties = calloc((size_t)texts->count + 1, sizeof(*replay->properties));
+	replay->properties = calloc(n + (size_t)texts->count + 1, sizeof(*replay->properties));
 	if (!replay->properties) {
 		snprintf(errstr, errstr_size, "out of memory");
 		return -ENOMEM;
 	}
+	for (size_t i = 0; i < n; i++)
+		replay->properties[i] = replay->config.kafka.properties.properties[i];
+	replay->cluster.n_properties = n;
+	replay->cluster.properties = replay->properties;
 	for (int i = 0; i < texts->count; i++) {
-		if (kafka_property_parse(texts->texts[i], &replay->properties[i])) {
+		if (kafka_property_parse(texts->texts[i], &replay->properties[replay->cluster.n_properties])) {
 			snprintf(errstr, errstr_size, "--property: number %d is not NAME=VALUE", i + 1);
 			return -EINVAL;
 		}
 		replay->cluster.n_properties++;
 	}
-	replay->cluster.properties = replay->properties;
 	return 0;
+}
+
+/* recd.conf: brokers and properties. */
+static int read_config(struct replay *replay, char *errstr, size_t errstr_size)
+{
+	int rc = replay->options.config ? config_load(replay->options.config, &replay->config, errstr, errstr_size) : 0;
+
+	if (rc)
+		return -EINVAL;
+	replay->cluster.brokers = replay->options.brokers ? replay->options.brokers : replay->config.kafka.brokers;
+	if (!replay->cluster.brokers && !replay->options.dry_run) {
+		snprintf(errstr, errstr_size, "--brokers is missing: HOST:PORT of a Kafka broker, or --dry_run to send nothing%s",
+		         replay->options.config ? " (the configuration has no kafka.brokers)" : "");
+		return -EINVAL;
+	}
+	return gather_properties(replay, errstr, errstr_size);
 }
 
 /* Mistakes in the flags. 0, -EINVAL or -ENOMEM. */
@@ -152,7 +178,6 @@ static int check_options(struct replay *replay, const struct flag_words *words, 
 
 	replay->from_us = INT64_MIN;
 	replay->to_us = INT64_MAX;
-	replay->cluster.brokers = options->brokers;
 	replay->pace.rate = options->rate;
 	if (parse_time("from", options->from, &replay->from_us, errstr, errstr_size) || parse_time("to", options->to, &replay->to_us, errstr, errstr_size))
 		return -EINVAL;
@@ -162,12 +187,10 @@ static int check_options(struct replay *replay, const struct flag_words *words, 
 		snprintf(errstr, errstr_size, "--speed: \"%.64s\" is not valid; allowed: max, or a number from 0.001 to 1000000000 such as 1x or 60x", options->speed);
 	else if (flags_given(&spec, words, "speed") && flags_given(&spec, words, "rate"))
 		snprintf(errstr, errstr_size, "--speed and --rate exclude each other; give one");
-	else if (!options->brokers && !options->dry_run)
-		snprintf(errstr, errstr_size, "--brokers is missing: HOST:PORT of a Kafka broker, or --dry_run to send nothing");
 	else if (!options->create && (flags_given(&spec, words, "partitions") || flags_given(&spec, words, "replication")))
 		snprintf(errstr, errstr_size, "--partitions and --replication are for topics that are created; add --create");
 	else
-		return parse_properties(replay, errstr, errstr_size);
+		return read_config(replay, errstr, errstr_size);
 	return -EINVAL;
 }
 
@@ -175,7 +198,11 @@ static int make_plan(struct replay *replay, const struct flag_words *words, char
 {
 	const struct options *options = &replay->options;
 	const char *folder = options->data_dir ? options->data_dir : words->count ? NULL : "data";
-	int rc = replay_plan_begin(options->streams, options->topics, options->topic_prefix, &replay->plan, errstr, errstr_size);
+	const char *configured[STREAM_COUNT];
+
+	for (int stream = 0; stream < STREAM_COUNT; stream++)
+		configured[stream] = replay->config.streams[stream].topic;
+	int rc = replay_plan_begin(options->streams, options->topics, options->topic_prefix, options->config ? configured : NULL, &replay->plan, errstr, errstr_size);
 
 	if (!rc && folder)
 		rc = replay_plan_add_folder(&replay->plan, folder, errstr, errstr_size);
@@ -319,9 +346,11 @@ static void release(struct replay *replay)
 	replay_topics_free(replay->topics);
 	replay_merge_close(replay->merge);
 	replay_plan_free(&replay->plan);
-	for (size_t i = 0; i < replay->cluster.n_properties; i++)
+	for (size_t i = replay->config.kafka.properties.n; i < replay->cluster.n_properties; i++)
 		kafka_property_clear(&replay->properties[i]);
 	free(replay->properties);
+	if (replay->options.config)
+		config_free(&replay->config);
 }
 
 int command_replay(int argc, char **argv)

@@ -39,7 +39,7 @@ int replay_stream_of(const char *name)
 		const char *log_name = log_file_name((enum event_stream)stream);
 		size_t stem = strlen(log_name) - strlen(".jsonl"), end = len;
 
-		if (len < stem + strlen(".jsonl") || memcmp(name, log_name, stem) || (name[stem] != '.' && name[stem] != '-'))
+		if (len < stem + strlen(".jsonl") || memcmp(name, log_name, stem) != 0 || (name[stem] != '.' && name[stem] != '-'))
 			continue;
 		while (end > stem && name[end - 1] >= '0' && name[end - 1] <= '9')
 			end--;
@@ -111,27 +111,34 @@ static int parse_topics(const char *text, struct replay_plan *plan, char *errstr
 			         ", TOPIC of letters, digits, '.', '_' and '-', at most %d long", (int)(n > 64 ? 64 : n), at, REPLAY_TOPIC_MAX);
 			return -EINVAL;
 		}
+		plan->wanted[stream] = 1;
 		at += n;
 		if (!*at)
 			return 0;
 	}
 }
 
-int replay_plan_begin(const char *streams, const char *topics, const char *prefix, struct replay_plan *ret_plan, char *errstr, size_t errstr_size)
+int replay_plan_begin(const char *streams, const char *topics, const char *prefix, const char *const configured[STREAM_COUNT], struct replay_plan *ret_plan,
+                      char *errstr, size_t errstr_size)
 {
 	struct replay_plan plan = { 0 };
 
 	for (int stream = 0; stream < STREAM_COUNT; stream++) {
 		const char *name = event_stream_name((enum event_stream)stream);
 
-		plan.wanted[stream] = 1;
-		if (set_topic(plan.topics[stream], prefix ? prefix : "", name, strlen(name))) {
+		plan.wanted[stream] = !configured || configured[stream];
+		if (configured && configured[stream]) {
+			if (set_topic(plan.topics[stream], "", configured[stream], strlen(configured[stream]))) {
+				snprintf(errstr, errstr_size, "topic \"%.64s\" of %s in the configuration is no name of a topic", configured[stream], name);
+				return -EINVAL;
+			}
+		} else if (set_topic(plan.topics[stream], prefix ? prefix : "", name, strlen(name))) {
 			snprintf(errstr, errstr_size, "--topic_prefix: \"%.64s\" is not valid; allowed: letters, digits, '.', '_' and '-', together with the stream's name at "
 			         "most %d long", prefix, REPLAY_TOPIC_MAX);
 			return -EINVAL;
 		}
 	}
-	if ((streams && parse_streams(streams, &plan, errstr, errstr_size)) || (topics && parse_topics(topics, &plan, errstr, errstr_size)))
+	if ((topics && parse_topics(topics, &plan, errstr, errstr_size)) || (streams && parse_streams(streams, &plan, errstr, errstr_size)))
 		return -EINVAL;
 	for (int a = 0; a < STREAM_COUNT; a++) {
 		for (int b = 0; b < a; b++) {

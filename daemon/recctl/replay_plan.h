@@ -18,9 +18,10 @@ struct replay_plan {
 
 /*
  * Names: "impressions", "events", "watch_stats", "catalogue" (or "items"), "users". `topics` ("impressions=a,events=b") wins over `prefix` + name; `streams`
- * ("events,watch_stats") limits what is sent. Each may be NULL. 0; -EINVAL: errstr says which flag is wrong how.
+ * ("events,watch_stats") limits what is sent. `configured` holds the topics of recd.conf (a stream whose topic is NULL there is not sent unless a flag names it); they
+ * win over `prefix` + name. Each may be NULL. 0; -EINVAL: errstr says which flag is wrong how.
  */
-int replay_plan_begin(const char *streams, const char *topics, const char *prefix, struct replay_plan *ret_plan, char *errstr, size_t errstr_size);
+int replay_plan_begin(const char *streams, const char *topics, const char *prefix, const char *const configured[STREAM_COUNT], struct replay_plan *ret_plan, char *errstr, size_t errstr_size);
 
 /*
  * Adds the files of wanted streams in a folder: NAME.jsonl, NAME-ANYTHING.jsonl, NAME.jsonl.N, NAME.jsonl-N, each also with .gz or .zst (NAME: impressions,

@@ -79,7 +79,7 @@ static void load(const char *data_dir, struct memory *memory)
 {
 	char errstr[512];
 
-	if (replay_plan_begin(NULL, NULL, NULL, &memory->plan, errstr, sizeof(errstr)) ||
+	if (replay_plan_begin(NULL, NULL, NULL, NULL, &memory->plan, errstr, sizeof(errstr)) ||
 	    replay_plan_add_folder(&memory->plan, data_dir, errstr, sizeof(errstr)) || replay_plan_finish(&memory->plan, errstr, sizeof(errstr)))
 		die(errstr);
 	run_merge(memory);
@@ -138,7 +138,7 @@ static void run_bare(const char *brokers, const struct memory *memory, const cha
 	char errstr[512], key[24], origin[REPLAY_ORIGIN_MAX];
 	rd_kafka_t *rk = producer_new(brokers, &n_delivered);
 
-	replay_plan_begin(NULL, NULL, prefix, &names, errstr, sizeof(errstr));
+	replay_plan_begin(NULL, NULL, prefix, NULL, &names, errstr, sizeof(errstr));
 	for (int stream = 0; stream < STREAM_COUNT; stream++)
 		topics[stream].name = names.topics[stream];
 	if (replay_topics_find(rk, &cluster, &create, topics, errstr, sizeof(errstr)))

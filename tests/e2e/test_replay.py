@@ -279,6 +279,20 @@ def test_wrong_use_and_no_broker(few):
     assert code == 1 and "127.0.0.1:1" in err and "broker" in err
 
 
+def test_recd_conf_names_brokers_and_topics(any_kafka, few):
+    topic = any_kafka.topic("conf")
+    conf = few / "recd.conf"
+    conf.write_text(f'kafka = {{ brokers = "{any_kafka.address}"; properties = ["linger.ms=1"]; }};\n'
+                    f'sources = {{ watch_stats = {{ topic = "{topic}"; }}; }};\n')
+    (few / "users.jsonl").write_text('{"user_id":1}\n')  # has no topic there
+    done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few, "--json"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {stream: counts["acknowledged"] for stream, counts in streams_of(done).items()} == {"watch_stats": 30}
+    conf.write_text('kafka = { brokers = "127.0.0.1:1"; properties = ["sasl.password"]; };\n')
+    done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "recd.conf:1: kafka.properties" in done.stderr
+
+
 def test_dry_run_needs_no_broker(few):
     done = subprocess.run([RECCTL, "replay", "--data_dir", few, "--dry_run"], capture_output=True, text=True)
     assert done.returncode == 0 and "nothing was sent" in done.stdout

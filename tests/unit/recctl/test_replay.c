@@ -350,19 +350,24 @@ static void test_plan_flags(void **state)
 	char errstr[512];
 
 	(void)state;
-	assert_int_equal(replay_plan_begin("events,items", "events=my.events", "x-", &plan, errstr, sizeof(errstr)), 0);
+	assert_int_equal(replay_plan_begin("events,items", "events=my.events", "x-", NULL, &plan, errstr, sizeof(errstr)), 0);
 	assert_true(plan.wanted[STREAM_EVENTS] && plan.wanted[STREAM_CATALOGUE] && !plan.wanted[STREAM_WATCHES] && !plan.wanted[STREAM_USERS]);
 	assert_string_equal(plan.topics[STREAM_EVENTS], "my.events");
 	assert_string_equal(plan.topics[STREAM_CATALOGUE], "x-catalogue");
-	assert_int_equal(replay_plan_begin("events,", NULL, NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
-	assert_int_equal(replay_plan_begin(NULL, "events", NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
-	assert_int_equal(replay_plan_begin(NULL, "events=a b", NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
-	assert_int_equal(replay_plan_begin(NULL, "nope=a", NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
+	static const char *const configured[STREAM_COUNT] = { [STREAM_EVENTS] = "clicks", [STREAM_WATCHES] = "views" };
+	assert_int_equal(replay_plan_begin(NULL, "users=u,watch_stats=w", "x-", configured, &plan, errstr, sizeof(errstr)), 0);
+	assert_true(plan.wanted[STREAM_EVENTS] && plan.wanted[STREAM_WATCHES] && plan.wanted[STREAM_USERS] && !plan.wanted[STREAM_IMPRESSIONS]);
+	assert_string_equal(plan.topics[STREAM_EVENTS], "clicks");
+	assert_string_equal(plan.topics[STREAM_WATCHES], "w");
+	assert_int_equal(replay_plan_begin("events,", NULL, NULL, NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
+	assert_int_equal(replay_plan_begin(NULL, "events", NULL, NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
+	assert_int_equal(replay_plan_begin(NULL, "events=a b", NULL, NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
+	assert_int_equal(replay_plan_begin(NULL, "nope=a", NULL, NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
 	assert_non_null(strstr(errstr, "nope=a"));
-	assert_int_equal(replay_plan_begin(NULL, NULL, "a/b", &plan, errstr, sizeof(errstr)), -EINVAL);
-	assert_int_equal(replay_plan_begin(NULL, "events=one,users=one", NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
+	assert_int_equal(replay_plan_begin(NULL, NULL, "a/b", NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
+	assert_int_equal(replay_plan_begin(NULL, "events=one,users=one", NULL, NULL, &plan, errstr, sizeof(errstr)), -EINVAL);
 	assert_non_null(strstr(errstr, "both go to topic \"one\""));
-	assert_int_equal(replay_plan_begin("events", "events=one,users=one", NULL, &plan, errstr, sizeof(errstr)), 0);
+	assert_int_equal(replay_plan_begin("events", "events=one,users=one", NULL, NULL, &plan, errstr, sizeof(errstr)), 0);
 }
 
 static void test_plan_identity(void **state)
@@ -374,7 +379,7 @@ static void test_plan_identity(void **state)
 	write_text("events-b.jsonl", "{\"b\":1}\n");
 	write_text("events-a.jsonl", "{\"a\":1}\n");
 	write_text("items.jsonl", "{\"item_id\":1}\n");
-	assert_int_equal(replay_plan_begin("events,catalogue", NULL, NULL, &plan, errstr, sizeof(errstr)), 0);
+	assert_int_equal(replay_plan_begin("events,catalogue", NULL, NULL, NULL, &plan, errstr, sizeof(errstr)), 0);
 	assert_int_equal(replay_plan_add_folder(&plan, folder, errstr, sizeof(errstr)), 0);
 	assert_int_equal(replay_plan_finish(&plan, errstr, sizeof(errstr)), 0);
 	assert_int_equal(plan.n_inputs, 3);

@@ -201,7 +201,7 @@ static void check_corpus(uint64_t seed, int64_t from_us, int64_t to_us)
 	int rc;
 
 	make_corpus(&corpus, seed, from_us, to_us);
-	assert_int_equal(replay_plan_begin(NULL, NULL, NULL, &plan, errstr, sizeof(errstr)), 0);
+	assert_int_equal(replay_plan_begin(NULL, NULL, NULL, NULL, &plan, errstr, sizeof(errstr)), 0);
 	assert_int_equal(replay_plan_add_folder(&plan, folder, errstr, sizeof(errstr)), 0);
 	if (replay_plan_finish(&plan, errstr, sizeof(errstr)))
 		fail_msg("%s", errstr);

@@ -73,7 +73,7 @@ static void *source_thread(void *arg)
 		log_changes(t);
 		if (rc < 0 && rc != -EAGAIN) {
 			if (rc != -EUCLEAN) /* that one the service tells */
-				log_error("source %s of %s stopped: %s", t->source->ops->kind, event_stream_name(t->stream), t->error);
+				log_error("source %s:%s stopped: %s", t->source->ops->kind, event_stream_name(t->stream), t->error);
 			atomic_store(&t->failed, rc);
 			break;
 		}

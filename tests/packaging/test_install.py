@@ -47,6 +47,7 @@ def test_install_puts_every_file_in_its_place(destdir):
         "usr/lib/sysusers.d/recd.conf",
         "usr/lib/tmpfiles.d/recd.conf",
         "usr/share/doc/recd/gpu.conf",
+        "usr/share/doc/recd/kafka.conf",
         "usr/share/doc/recd/recd.conf.default",
         "usr/share/man/man1/recctl.1",
         "usr/share/man/man8/recd.8",
@@ -112,6 +113,18 @@ def test_gpu_drop_in_opens_the_devices_and_stays_at_most_2(destdir, tmp_path):
     drop_ins = tmp_path / "recd.service.d"
     drop_ins.mkdir()
     shutil.copy(destdir / "usr/share/doc/recd/gpu.conf", drop_ins / "gpu.conf")
+    opened = exposure(tmp_path / "recd.service")
+    print(f"exposure {sealed} without the drop-in, {opened} with it")
+    assert sealed < opened <= EXPOSURE_MAX
+
+
+def test_kafka_drop_in_opens_the_network_and_stays_at_most_2(destdir, tmp_path):
+    need("systemd-analyze")
+    shutil.copy(destdir / UNIT, tmp_path / "recd.service")
+    sealed = exposure(tmp_path / "recd.service")
+    drop_ins = tmp_path / "recd.service.d"
+    drop_ins.mkdir()
+    shutil.copy(destdir / "usr/share/doc/recd/kafka.conf", drop_ins / "kafka.conf")
     opened = exposure(tmp_path / "recd.service")
     print(f"exposure {sealed} without the drop-in, {opened} with it")
     assert sealed < opened <= EXPOSURE_MAX

@@ -204,6 +204,7 @@ install: all
 	sed 's#^\(Exec[A-Za-z]*=\)/usr/bin/recd#\1$(PREFIX)/bin/recd#' packaging/recd.service > $(D)$(UNITDIR)/recd.service
 	chmod 644 $(D)$(UNITDIR)/recd.service
 	install -m 644 packaging/recd.service.d/gpu.conf $(D)$(EXAMPLES)/gpu.conf
+	install -m 644 packaging/recd.service.d/kafka.conf $(D)$(EXAMPLES)/kafka.conf
 	install -m 644 packaging/sysusers.d/recd.conf $(D)$(PREFIX)/lib/sysusers.d/recd.conf
 	install -m 644 packaging/tmpfiles.d/recd.conf $(D)$(PREFIX)/lib/tmpfiles.d/recd.conf
 	install -m 644 packaging/recctl.1 $(D)$(PREFIX)/share/man/man1/recctl.1

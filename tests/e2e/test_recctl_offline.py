@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import threading
+import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from datetime import datetime
 
@@ -297,6 +298,158 @@ def test_without_holdout_everything_is_trained_on(trained, tmp_path):
     assert told["metrics"] is None and list(told["models"]) == ["global"]
     assert sorted(os.listdir(tmp_path)) == ["model_bpr.pt"]
     assert told["positives"] == sum(len(logs.positives(user)) for user in logs.before) > trained.told["positives"]
+
+
+def figures(lists, relevant, ks):
+    """Recall, NDCG, HR at each K, and MRR, from whole ranked lists; straight from docs/EVALUATION.md."""
+    sums = defaultdict(float)
+    for user, wanted in relevant.items():
+        hits = [item in wanted for item in lists[user]]
+        sums["mrr"] += 1 / (hits.index(True) + 1)
+        for k in ks:
+            sums["recall", k] += sum(hits[:k]) / len(wanted)
+            sums["ndcg", k] += sum(1 / math.log2(r + 2) for r, hit in enumerate(hits[:k]) if hit) / sum(1 / math.log2(r + 2) for r in range(min(k, len(wanted))))
+            sums["hit_rate", k] += any(hits[:k])
+    return {key: value / len(relevant) for key, value in sums.items()}
+
+
+def assert_figures(told, expected, ks):
+    assert told["mrr"] == pytest.approx(expected["mrr"], abs=2e-4)
+    for k in ks:
+        for name in "recall", "ndcg", "hit_rate":
+            assert told["at"][str(k)][name] == pytest.approx(expected[name, k], abs=2e-4), (name, k)
+            low, high = told["at"][str(k)]["interval"][name]
+            assert 0 <= low <= told["at"][str(k)][name] <= high <= 1 and (low < high or low in (0, 1))
+    assert all(told[name] == told["at"][str(ks[0])][name] for name in ("recall", "ndcg", "hit_rate", "coverage", "popularity"))
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_the_last_watches_of_each_user(trained, tmp_path, last):
+    ks = [10, 3]
+    words = ["--data_dir", trained.data, "--split", "user", "--test_last", last, "--json"]
+    told = json.loads(recctl("train", "--out_dir", tmp_path, "--k_eval", "10,3", *words, *QUICK).stdout)
+    of_user, before, relevant = defaultdict(list), defaultdict(set), {}
+    for watch in trained.logs.watches:
+        of_user[watch["user_id"]].append((when(watch["started_at"]), watch["item_id"], watch["completion"]))
+    held_out, positives = 0, 0
+    for user, watched in of_user.items():
+        times = sorted(time for time, _, _ in watched)
+        cut = times[-last] if len(times) >= last and times[-last] > times[0] else math.inf
+        before[user] = {item for time, item, _ in watched if time < cut}
+        positives += len({item for time, item, completion in watched if time < cut and completion >= 0.6})
+        held_out += sum(time >= cut for time in times)
+        wanted = {item for time, item, completion in watched if time >= cut and completion >= 0.6} - before[user]
+        if wanted:
+            relevant[user] = wanted
+    split = told["split"]
+    assert (split["kind"], split["last"], split["held_out"], told["positives"]) == ("user", last, held_out, positives)
+    assert (split["users"], split["relevant"]) == (len(relevant), sum(map(len, relevant.values()))) and split["users"] >= 8
+    model = load(tmp_path / "model_bpr.pt")
+    ids, row_of, lists = list(model["item_ids"]), {user: row for row, user in enumerate(model["user_ids"])}, {}
+    for user in relevant:
+        scores = model["V"] @ model["U"][row_of[user]] + model["bi"]
+        lists[user] = [ids[i] for i in np.lexsort((np.arange(len(ids)), -scores)) if ids[i] not in before[user]]
+    assert_figures(told["metrics"]["global"], figures(lists, relevant, ks), ks)
+    for k in ks:
+        covered = {item for found in lists.values() for item in found[:k]}
+        assert told["metrics"]["global"]["at"][str(k)]["coverage"] == pytest.approx(len(covered) / len(ids))
+    again = json.loads(recctl("evaluate", "--model_path", tmp_path / "model_bpr.pt", "--k", "10,3", *words).stdout)
+    assert again["split"] == split and again["metrics"]["model"]["ndcg"] == pytest.approx(told["metrics"]["global"]["ndcg"], abs=1e-9)
+    assert again["metrics"]["item_knn"] == told["metrics"]["item_knn"]  # the rows' order does not show
+    assert again["calibration"]["decided"] > 0 and again["calibration"]["slope"] is not None
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Two files of pairs: users with a taste for one third of the titles; title 999 is in the test file alone."""
+    folder, random = tmp_path_factory.mktemp("pairs"), np.random.default_rng(3)
+    train, test = defaultdict(set), defaultdict(set)
+    for user in range(100, 180):
+        for _ in range(14):
+            item = int(random.integers(0, 30)) * 3 + (user % 3 if random.random() < 0.9 else int(random.integers(0, 3)))
+            (test if random.random() < 0.25 else train)[user].add(item)
+        test[user] -= train[user]
+    test[100].add(999)
+    for name, of in ("train", train), ("test", test):
+        (folder / f"{name}.tsv").write_text("".join(f"{user}\t{item}\t{random.random() * 1e6:.5g}\n" for user in of for item in sorted(of[user])))
+        (folder / f"{name}.txt").write_text("".join(f"{user} {' '.join(map(str, sorted(of[user])))}\n" for user in of))
+    return folder, train, {user: items for user, items in test.items() if items}
+
+
+def knn_lists(train, wanted, neighbours=100, shrink=10):
+    users, items = sorted(train), sorted(set().union(*train.values()))
+    matrix = np.array([[item in train[user] for item in items] for user in users], dtype=float)
+    count = matrix.sum(axis=0)
+    similarity = (matrix.T @ matrix) / (np.sqrt(np.outer(count, count)) + shrink)
+    np.fill_diagonal(similarity, 0)
+    assert neighbours >= len(items)
+    return items, count, {user: similarity[[items.index(item) for item in train[user]]].sum(axis=0) for user in wanted}
+
+
+def test_two_files_of_pairs(pairs, tmp_path):
+    folder, train, test = pairs
+    ks = [5, 20]
+    words = ["--train_tsv", folder / "train.tsv", "--test_tsv", folder / "test.tsv", "--json"]
+    done = recctl("train", *words, "--out_dir", tmp_path / "m", "--k_eval", "5,20", *QUICK)
+    told = json.loads(done.stdout)
+    assert told["positives"] == sum(map(len, train.values())) and told["split"]["kind"] == "files"
+    assert (told["split"]["users"], told["split"]["relevant"], told["split"]["unknown_items"]) == (len(test), sum(map(len, test.values())), 1)
+    items, count, scores = knn_lists(train, test)
+    rows = {"popularity": {user: count for user in test}, "item_knn": {user: np.where(scores[user] > 0, scores[user], count * 1e-9) for user in test}}
+    model = load(tmp_path / "m" / "model_bpr.pt")
+    row_of, column_of = ({id_: row for row, id_ in enumerate(model[name])} for name in ("user_ids", "item_ids"))
+    order = [column_of[item] for item in items]
+    rows["global"] = {user: (model["V"] @ model["U"][row_of[user]] + model["bi"])[order] for user in test}
+    for name, of in rows.items():
+        lists = {user: [items[i] for i in np.lexsort((order, -of[user].astype(np.float32))) if items[i] not in train[user]] + [999] for user in test}
+        if name != "item_knn":  # sums in another order: a near tie may fall otherwise
+            assert_figures(told["metrics"][name], figures(lists, test, ks), ks)
+        assert told["metrics"][name]["ndcg"] == pytest.approx(figures(lists, test, ks)["ndcg", 5], abs=3e-3)
+    assert told["metrics"]["popularity"]["ndcg"] < told["metrics"]["global"]["ndcg"]
+    again = json.loads(recctl("evaluate", *words, "--model_path", tmp_path / "m" / "model_bpr.pt", "--k", "5,20").stdout)
+    assert again["metrics"]["model"]["ndcg"] == pytest.approx(told["metrics"]["global"]["ndcg"], abs=1e-9)
+    text = recctl("train", "--train_tsv", folder / "train.txt", "--test_tsv", folder / "test.txt", *QUICK).stdout
+    assert f"training on {told['positives']} positives" in text and "nothing was saved" in text and "item-kNN" in text
+
+
+def test_early_stop_and_the_curve(trained, tmp_path):
+    curve = tmp_path / "curve <&>.svg"
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", "--k_eval", K, *QUICK[4:], "--epochs", 30, "--steps_per_epoch", 60,
+                             "--early_stop", 2, "--valid_share", 0.2, "--plot", curve, "--lr", 0.3, "--reg", 0).stdout)
+    stop, ndcg = told["early_stop"], [e["ndcg"] for e in told["epochs"]]
+    assert stop["stopped"] is True and len(ndcg) == stop["best_epoch"] + 2 < 30
+    assert ndcg[stop["best_epoch"] - 1] == max(ndcg) and max(ndcg[-2:]) <= max(ndcg)
+    all_positives = sum(len(trained.logs.positives(user)) for user in trained.logs.before)
+    assert stop["validation_pairs"] == math.ceil(0.2 * all_positives) and told["positives"] == all_positives - stop["validation_pairs"]
+    svg = ElementTree.parse(curve).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    points = svg.findall(f"{space}circle")
+    assert svg.tag == f"{space}svg" and len(points) == 2 * len(ndcg)
+    shown = [float(p.find(f"{space}title").text.split(": ")[1]) for p in points]
+    assert shown == pytest.approx([e["loss"] for e in told["epochs"]] + ndcg, rel=1e-5)
+    # the model that was kept is the best epoch's, however long training went on after it
+    plan = ["--data_dir", trained.data, *QUICK[4:], "--epochs", 30, "--steps_per_epoch", 60, "--valid_share", 0.2, "--lr", 0.3, "--reg", 0, "--deterministic", "--threads", 1]
+    told = json.loads(recctl("train", *plan, "--out_dir", tmp_path / "a", "--early_stop", 30, "--json").stdout)
+    ndcg, best = [e["ndcg"] for e in told["epochs"]], told["early_stop"]["best_epoch"]
+    assert len(ndcg) == 30 and told["early_stop"]["stopped"] is False and ndcg[best - 1] == max(ndcg)
+    waits = [1 + i - max(range(i), key=ndcg.__getitem__) for i in range(1, best)]  # patience that reaches the best epoch
+    patience = max(waits, default=1)
+    told = json.loads(recctl("train", *plan, "--out_dir", tmp_path / "b", "--early_stop", patience, "--json").stdout)
+    assert told["early_stop"]["best_epoch"] == best and len(told["epochs"]) == min(best + patience, 30)
+    assert (tmp_path / "a" / "model_bpr.pt").read_bytes() == (tmp_path / "b" / "model_bpr.pt").read_bytes()
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", *QUICK, "--plot", curve).stdout)
+    assert told["early_stop"] is None and all(0 < e["ndcg"] <= 1 for e in told["epochs"])
+    assert told["positives"] == all_positives
+    assert "none/x.svg" in recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, *QUICK, "--plot", tmp_path / "none/x.svg", code=1).stderr
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--k_eval", "0"], "--k_eval 0: wanted"), (["--k_eval", "5,"], "wanted"), (["--k_eval", "1,2,3,4,5,6,7,8,9"], "one to 8 numbers"),
+    (["--test_last", "2"], "--split user"), (["--split", "user", "--holdout", "0"], "--test_last"), (["--train_tsv", "x"], "go together"),
+    (["--train_tsv", "x", "--test_tsv", "y", "--split", "user"], "split already"), (["--split", "item"], "global"),
+])
+def test_wrong_ways_to_judge(words, says):
+    assert says in recctl("train", *words, code=2).stderr
 
 
 @pytest.mark.parametrize("words", [["--optimizer", "sgd", "--lr", "0.05"], ["--skip_share", "0.5"], ["--emb_dim", "7"], ["--holdout", "0.3"]])

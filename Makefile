@@ -143,6 +143,12 @@ check-unit: $(UNIT)
 SCALE ?= 20
 torture: all $(PROPERTY) $(FUZZ)
 	@RECD_TEST_SCALE=$(SCALE) $(RUN_TESTS) --timeout 3600 $(PROPERTY) $(FUZZ)
+	@$(MAKE) --no-print-directory storm STORM="1000000 100 3"
+# The kill storm on a real broker: lines, kills of recd, kills of the broker, and the seed (without one it is drawn; it is printed).
+STORM ?= 1000000 20 3
+storm: all $(KAFKA_TOOL)
+	@RECD_TEST_STORM="$(STORM)" $(RUN_TESTS) --timeout 3600 --pytest tests/e2e/test_kafka_storm.py; code=$$?; \
+		grep -h '^storm: ' $(B)/logs/tests-e2e-test_kafka_storm.py.log; exit $$code
 
 # benchmarks: tests/bench/bench_x.c -> $(B)/bench/bench_x, linked with everything. They print figures and assert nothing.
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
@@ -225,7 +231,8 @@ help:
 	@echo "make lint          include arrows, clang-tidy, cppcheck"
 	@echo "make bench         prints figures, asserts nothing"
 	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
-	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds"
+	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; the kill storm with 100 kills"
+	@echo "make storm         the kill storm on a real Kafka: STORM='1000000 20 3' lines, kills of recd, kills of the broker, and a seed"
 	@echo "make docs          writes docs/CONFIGURATION.md and packaging/recctl.1 from the programs"
 	@echo "make install       DESTDIR= PREFIX=/usr; make uninstall takes it out again"
 	@echo "make clean         removes the build folder"
@@ -235,7 +242,7 @@ clean:
 	rm -rf $(B)
 
 FORCE:
-.PHONY: all unit check check-unit bench bench-quality torture lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
+.PHONY: all unit check check-unit bench bench-quality torture storm lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -311,7 +311,7 @@ static int finish(struct replay *replay, int rc, char *errstr, size_t errstr_siz
 		if (rc == -EINTR)
 			fprintf(stderr, "recctl replay: stopping; delivering %d records that are queued\n", outq);
 		int flushed = replay_sender_flush(replay->sender, flush_errstr, sizeof(flush_errstr));
-		if (flushed && rc != -EIO) {
+		if (flushed && (!rc || rc == -EINTR || rc == -EIO)) { /* by now the reason is known at its best */
 			snprintf(errstr, errstr_size, "%s", flush_errstr);
 			rc = flushed;
 		}

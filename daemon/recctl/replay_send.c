@@ -33,6 +33,7 @@ struct replay_sender {
 	struct replay_sent counts[STREAM_COUNT];
 	uint32_t since_poll;
 	int failed;
+	int failure_is_vague;        /* it only says that librdkafka gave up; the record that made it do so will say why */
 	char failure[512];           /* of the first delivery that failed */
 	rd_kafka_resp_err_t noted;   /* the last trouble with the brokers */
 	char trouble[400];           /* its words */
@@ -43,9 +44,10 @@ static void note_failure(struct replay_sender *sender, rd_kafka_resp_err_t err, 
 {
 	char words[400];
 
-	if (sender->failed)
+	if (sender->failed && !sender->failure_is_vague)
 		return;
 	sender->failed = 1;
+	sender->failure_is_vague = partition < 0;
 	kafka_client_words(err, sender->config.cluster->brokers, topic, detail, words, sizeof(words));
 	if (partition >= 0)
 		snprintf(sender->failure, sizeof(sender->failure), "topic \"%s\", partition %d: %s", topic, partition, words);
@@ -64,7 +66,7 @@ static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *o
 		return;
 	}
 	counts->failed++;
-	if (message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE && message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
+	if (message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE && message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT && message->err != RD_KAFKA_RESP_ERR__FATAL)
 		note_failure(opaque, message->err, rd_kafka_topic_name(message->rkt), message->partition, NULL);
 }
 
@@ -285,7 +287,9 @@ int replay_sender_send(struct replay_sender *sender, const struct replay_record 
 			counts->too_large++;
 			return 0;
 		}
-		if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
+		if (err == RD_KAFKA_RESP_ERR__FATAL)
+			rd_kafka_poll(sender->rk, 100); /* trouble() is told */
+		else if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
 			note_failure(sender, err, sender->topics[record->stream].name, partition, NULL);
 		else
 			rd_kafka_poll(sender->rk, 20);

@@ -126,6 +126,10 @@ def test_each_line_once_and_in_order(any_kafka, logs):
         assert counts["topic"] == names[stream]
         assert (counts["lines"], counts["sent"], counts["acknowledged"], counts["present"], counts["failed"]) == (n, n, n, 0, 0)
     check(any_kafka, logs, names)
+    other = any_kafka.topic("keyed", 4)  # by librdkafka's own partitioner murmur2_random
+    any_kafka.produce(other, logs / "events.jsonl")
+    assert {key: p for p, rows in records(any_kafka, names["events"]).items() for key, _, _ in rows} == \
+        {key: p for p, rows in records(any_kafka, other).items() for key, _, _ in rows}
     again = replay(any_kafka, logs, "--topic_prefix", prefix, "--json", "--resume")  # nothing is left
     assert all(counts["sent"] == 0 and counts["present"] == counts["lines"] for counts in streams_of(again).values())
 
@@ -246,6 +250,27 @@ def test_event_timestamps(any_kafka, few):
     stamps = [int(line.split("\t")[2]) for line in any_kafka.tool("consume", topic).splitlines()]
     assert len(stamps) == 60 and min(stamps[:30]) > begin_ms - 1000
     assert stamps[30:] == [int(datetime.fromisoformat(f"2025-12-10T12:00:{user:02}+00:00").timestamp() * 1000) for user in range(30)]
+
+
+def test_line_larger_than_the_broker_takes(any_kafka, few):
+    topic = any_kafka.topic("large")
+    with (few / "watch_stats.jsonl").open("a") as out:
+        out.write("\n" + json.dumps({"user_id": 1, "item_id": 1, "started_at": "2025-12-10T12:00:01Z", "completion": 1, "device_type": "x" * 3000}))
+    done = replay(any_kafka, few, "--topics", f"watch_stats={topic}", "--property", "message.max.bytes=2000", "--json", code=1)
+    counts = streams_of(done)["watch_stats"]
+    assert (counts["sent"], counts["acknowledged"], counts["too_large"]) == (30, 30, 1) and "larger than" in done.stderr
+
+
+def test_refused_delivery_stops_without_a_gap(mock_kafka, few):
+    topic = mock_kafka.topic("refused")
+    flags = ("--topics", f"watch_stats={topic}", "--json", "--rate", "20", "--property", "linger.ms=0")
+    mock_kafka.say("errors 0 29 1")  # the first produce request: not authorised
+    done = replay(mock_kafka, few, *flags, code=1)
+    counts = streams_of(done)["watch_stats"]
+    assert counts["failed"] > 0 and counts["sent"] == counts["acknowledged"] + counts["failed"] < 30
+    assert f'topic "{topic}"' in done.stderr and "not allowed" in done.stderr and "--resume" in done.stderr
+    replay(mock_kafka, few, *flags[:3], "--resume")
+    assert [json.loads(value)["user_id"] for _, _, value in records(mock_kafka, topic)[0]] == list(range(30))
 
 
 def test_damaged_file_ends_the_replay(any_kafka, few):

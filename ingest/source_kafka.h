@@ -183,7 +183,7 @@ struct source_kafka {
 	char shared_reason[256];
 
 	/* the scout's */
-	int64_t next_meta_us, next_ends_us;
+	int64_t last_meta_us, next_meta_us, next_ends_us;
 	int outage;
 	int commits_out;
 	int64_t commit_sent_us;

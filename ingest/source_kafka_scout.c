@@ -15,6 +15,7 @@
 #define TICK_MS 500
 #define BROKER_TIMEOUT_MS 2000
 #define RETRY_US INT64_C(1000000)
+#define META_GAP_US INT64_C(500000)    /* errors may ask for metadata, and metadata may bring errors */
 #define ENDS_US INT64_C(1000000)       /* end offsets for the status are refreshed so often */
 #define QUERY_GAP_US INT64_C(3000000)  /* and asked of the broker at most so often */
 #define COMMIT_LOST_US INT64_C(70000000)
@@ -56,7 +57,8 @@ static void look_at_topic(struct source_kafka *source)
 		error = topic_state(metadata, &n_partitions);
 		rd_kafka_metadata_destroy(metadata);
 	}
-	source->next_meta_us = kafka_now_us() + (error && source->metadata_interval_us > RETRY_US ? RETRY_US : source->metadata_interval_us);
+	source->last_meta_us = kafka_now_us();
+	source->next_meta_us = source->last_meta_us + (error && source->metadata_interval_us > RETRY_US ? RETRY_US : source->metadata_interval_us);
 	pthread_mutex_lock(&source->lock);
 	changed = error != source->meta_error || (n_partitions > 0 && n_partitions != source->meta_partitions) || source->outage || reached;
 	source->meta_error = error;
@@ -259,8 +261,9 @@ void *kafka_scout_main(void *arg)
 	while (!atomic_load(&source->stop)) {
 		now_us = kafka_now_us();
 		pthread_mutex_lock(&source->lock);
-		meta_now = source->meta_now;
-		source->meta_now = 0;
+		meta_now = source->meta_now && now_us >= source->last_meta_us + META_GAP_US;
+		if (meta_now)
+			source->meta_now = 0;
 		pthread_mutex_unlock(&source->lock);
 		if (meta_now || now_us >= source->next_meta_us)
 			look_at_topic(source);

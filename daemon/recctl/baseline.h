@@ -1,6 +1,6 @@
 /*
- * baseline.h: judging rankings on a split: a model's, popularity's and item-kNN's (what any model must beat) and, for synthetic logs, the oracle's (the most that
- * anyone could reach). docs/EVALUATION.md defines every figure.
+ * baseline.h: judging rankings on a split: a model's, popularity's and item-kNN's (what any model must beat) and, for synthetic logs, the oracle's (the most
+ * that anyone could reach). docs/EVALUATION.md defines every figure.
  */
 #ifndef DAEMON_RECCTL_BASELINE_H
 #define DAEMON_RECCTL_BASELINE_H
@@ -54,10 +54,10 @@ struct model_scores {
 void model_score(void *ctx, uint32_t user, float *scores); /* ctx: struct model_scores */
 
 /*
- * Item-kNN over the positives before the split: each item keeps its `neighbours` most similar items, similarity = common users / (sqrt(users of one x users of the
- * other) + shrink); an item's score for a user is the sum over the user's positives that have it among their neighbours. What has no neighbour there comes behind,
- * by popularity. Memory is bounded: KNN_BYTES_MAX for the neighbours (fewer are kept when there are too many items), and a user with more than KNN_USER_MAX positives
- * counts with that many of them, evenly picked.
+ * Item-kNN over the positives before the split: each item keeps its `neighbours` most similar items, similarity = common users / (sqrt(users of one x users
+ * of the other) + shrink); an item's score for a user is the sum over the user's positives that have it among their neighbours. What has no neighbour there
+ * comes behind, by popularity. Memory is bounded: KNN_BYTES_MAX for the neighbours (fewer are kept when there are too many items), and a user with more than
+ * KNN_USER_MAX positives counts with that many of them, evenly picked.
  */
 #define KNN_BYTES_MAX ((size_t)1 << 30)
 #define KNN_USER_MAX 1000u
@@ -74,8 +74,8 @@ void oracle_scores_close(struct oracle_scores *oracle); /* accepts NULL */
 void oracle_score(void *ctx, uint32_t user, float *scores); /* ctx: struct oracle_scores */
 
 /*
- * {"users", "recall", "ndcg", "hit_rate", "mrr", "auc", "coverage", "popularity", "groups": {"new": {...}, ...}, "at": {"20": {...}, ...}, "interval": {"ndcg": [low, high],
- * ...}}: figures at the first K, all K under "at"; NULL when out of memory.
+ * {"users", "recall", "ndcg", "hit_rate", "mrr", "auc", "coverage", "popularity", "groups": {"new": {...}, ...}, "at": {"20": {...}, ...},
+ * "interval": {"ndcg": [low, high], ...}}: figures at the first K, all K under "at"; NULL when out of memory.
  */
 json_t *judged_json(const struct judged *judged, const struct judge_options *options);
 /* {"kind", "holdout", "cut_us", "cut", "watches", "held_out", "relevant", "seen_before", "unknown_items", "users"}; cut only where there is one for all. */

@@ -1,8 +1,9 @@
 /*
- * baseline_knn.c: item-kNN, the neighbourhood baseline (Sarwar et al., WWW 2001; top-N form: Deshpande and Karypis, TOIS 2004), with cosine similarity and shrinkage.
+ * baseline_knn.c: item-kNN, the neighbourhood baseline (Sarwar et al., WWW 2001; top-N form: Deshpande and Karypis, TOIS 2004), with cosine similarity and
+ * shrinkage.
  *
- * Main thread of recctl makes the lists of users and items; neighbours are found item by item on several threads (parallel.h), each with a counter for every item.
- * Then it only reads. Positives are kept in two directions (4 bytes each), neighbours in rows of fixed length.
+ * Main thread of recctl makes the lists of users and items; neighbours are found item by item on several threads (parallel.h), each with a counter for every
+ * item. Then it only reads. Positives are kept in two directions (4 bytes each), neighbours in rows of fixed length.
  */
 #include "daemon/recctl/baseline.h"
 

@@ -1,6 +1,6 @@
 /*
- * baseline_oracle.c: the ranking that nobody can beat: the true chances of synthetic logs, as `recctl synth --oracle` writes them. Main thread of recctl opens; the
- * score function is called from rank_users()'s threads and only reads. Owns the mapped file.
+ * baseline_oracle.c: the ranking that nobody can beat: the true chances of synthetic logs, as `recctl synth --oracle` writes them. Main thread of recctl
+ * opens; the score function is called from rank_users()'s threads and only reads. Owns the mapped file.
  */
 #include "daemon/recctl/baseline.h"
 

@@ -126,9 +126,9 @@ static void put_axes(FILE *out, const struct plot_panel *panel, const struct sca
 		put_label(out, s->left - 8, y + 4, "end", "", text);
 	}
 	plot_ticks(1, panel->n > 1 ? (double)panel->n : 2, &first, &step, &n);
-	step = step < 1 ? 1 : step;
-	for (double x = ceil(first); x <= (double)panel->n; x += step) {
-		double tick = x < 1 ? 1 : x; /* the first one is 1, not 0 */
+	size_t x_step = step < 1 ? 1 : (size_t)step;
+	for (size_t x = (size_t)first; x <= panel->n; x += x_step) {
+		double tick = x < 1 ? 1 : (double)x; /* the first one is 1, not 0 */
 
 		fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#888\"/>\n", x_at(s, tick), s->top + PLOT_H, x_at(s, tick),
 		        s->top + PLOT_H + 5);

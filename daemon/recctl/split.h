@@ -47,7 +47,7 @@ struct split {
 	uint64_t n_held_out;
 	uint64_t n_relevant;   /* (user, item) pairs to be found */
 	uint64_t seen_before;  /* pairs that became positive but were watched before: masked, not judged */
-	uint64_t unknown_items; /* pairs whose item nobody had met before the split. Logs: not judged, no model can rank it. Files: judged, the item ranks last */
+	uint64_t unknown_items; /* pairs whose item nobody had met before the split. Logs: not judged, no model can rank it. Files: judged, it ranks last */
 	uint32_t n_extra_items; /* SPLIT_FILES: items behind the state's last one, so that those pairs can be judged */
 	/* users with at least one relevant item, by group; .user is STATE_NONE for one that nobody had seen before */
 	struct rank_user *users;

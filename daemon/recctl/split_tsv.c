@@ -1,8 +1,8 @@
 /*
  * split_tsv.c: reads two files of pairs into a state and a split. Main thread of recctl.
  *
- * A pair is applied as a watch from end to end at the same instant as all others, so that everything behind (positives, masks, groups) is what it is for logs. Each
- * file is read twice: once to see how it is built, once for its pairs.
+ * A pair is applied as a watch from end to end at the same instant as all others, so that everything behind (positives, masks, groups) is what it is for
+ * logs. Each file is read twice: once to see how it is built, once for its pairs.
  */
 #include "daemon/recctl/split_tsv.h"
 

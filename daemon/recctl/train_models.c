@@ -1,6 +1,6 @@
 /*
- * train_models.c: what `recctl train` makes of the trained rows: the global and the personalized model, saved and judged. Main thread of recctl; work over users is
- * spread over threads (fit.h, baseline.h).
+ * train_models.c: what `recctl train` makes of the trained rows: the global and the personalized model, saved and judged. Main thread of recctl; work over
+ * users is spread over threads (fit.h, baseline.h).
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -12,14 +12,8 @@ static const struct learn_preset *chosen(const struct train_options *options)
 	return options->preset ? learn_preset_find(train_preset_names[options->preset]) : NULL;
 }
 
-void train_preset_settings(const struct command_spec *spec, const struct flag_words *words, struct train_options *options)
+static void lay_under(const struct learn_preset *preset, const struct command_spec *spec, const struct flag_words *words, struct train_options *options)
 {
-	const struct learn_preset *preset = chosen(options);
-
-	if (!preset)
-		return;
-	options->epochs_given = flags_given(spec, words, "epochs");
-	options->steps_given = flags_given(spec, words, "steps_per_epoch");
 	if (!flags_given(spec, words, "optimizer"))
 		options->optimizer = preset->optimizer;
 	const struct {
@@ -39,6 +33,16 @@ void train_preset_settings(const struct command_spec *spec, const struct flag_wo
 	}
 	if (!flags_given(spec, words, "hard_of"))
 		options->hard_of = preset->hard_of;
+}
+
+void train_preset_settings(const struct command_spec *spec, const struct flag_words *words, struct train_options *options)
+{
+	const struct learn_preset *preset = chosen(options);
+
+	options->epochs_given = flags_given(spec, words, "epochs");
+	options->steps_given = flags_given(spec, words, "steps_per_epoch");
+	if (preset)
+		lay_under(preset, spec, words, options);
 	/* shares that were asked for come out of the hard ones */
 	double rest = 1 - options->skip_share - options->popular_share;
 	if (!flags_given(spec, words, "hard_share") && options->hard_share > rest)

@@ -10,7 +10,10 @@
 /* Choices of --preset: "none", then learn_preset_at(0), (1) and so on. */
 extern const char *const train_preset_names[];
 
-/* Fills in the learning settings of options->preset, but for flags on the command line. Without a preset nothing changes. */
+/*
+ * Fills in the learning settings of options->preset, but for flags on the command line. With or without a preset, a hard_share that was not given makes room for the
+ * other shares.
+ */
 void train_preset_settings(const struct command_spec *spec, const struct flag_words *words, struct train_options *options);
 /* With a preset, once the positives are known: an epoch is one pass, as many as the preset has, but for what the command line says. */
 void train_preset_epochs(struct train_options *options, uint64_t n_positives);

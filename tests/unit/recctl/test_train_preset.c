@@ -106,6 +106,10 @@ static void test_flags_win(void **state)
 	assert_true(o.init_scale == 2 && o.reg_bias == 0.25 && o.hard_share == 0.125);
 	o = parse("--preset=fast", "--skip-share=0.25", "--popular-share=0.25", NULL); /* makes room */
 	assert_true(o.hard_share == 0.5);
+	o = parse("--preset=fast", "--skip-share=0.75", "--popular-share=0.75", NULL); /* the learner will refuse these two */
+	assert_true(o.hard_share == 0);
+	o = parse("--preset=fast", "--skip-share=0.5", "--hard-share=1", NULL);
+	assert_true(o.hard_share == 1); /* as asked; the learner will refuse it */
 }
 
 int main(void)

@@ -24,6 +24,9 @@ static const struct kafka_setting defaults[] = {
 	{"isolation.level", "read_committed"},
 	{"socket.keepalive.enable", "true"},
 	{"topic.metadata.refresh.interval.ms", "30000"},
+	/* recd is no member, so no session runs; but a commit waits so long for a coordinator, and closing waits for that commit */
+	{"session.timeout.ms", "2000"},
+	{"heartbeat.interval.ms", "1000"},
 };
 
 static int copy_properties(struct source_kafka *source, const struct source_kafka_config *config)

@@ -157,6 +157,10 @@ $(B)/bench/%: $(B)/obj/tests/bench/%.c.o $(USES_recctl)
 bench: all $(BENCH)
 	@for b in $(sort $(BENCH)); do echo "== $${b##*/}"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) $$b || exit 1; done
 	@echo "== bench_answer"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) /usr/bin/python3 -B tests/bench/bench_answer.py
+# recd and recctl on a real Kafka beside bare clients, in one run of three minutes. BENCH_KAFKA: consume, produce, answer (default: all), --rounds N, --impressions N.
+KAFKA_BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/kafka/*.c))
+bench-kafka: all $(KAFKA_BENCH) $(B)/bench/bench_replay
+	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BENCH=$(abspath $(B)/bench) /usr/bin/python3 -B tests/bench/kafka/bench_kafka.py $(BENCH_KAFKA)
 bench-quality: all
 	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) scripts/bench-quality
 
@@ -230,6 +234,7 @@ help:
 	@echo "make unit          builds the unit tests; make check-unit runs them"
 	@echo "make lint          include arrows, clang-tidy, cppcheck"
 	@echo "make bench         prints figures, asserts nothing"
+	@echo "make bench-kafka   recd and recctl on a real Kafka beside bare clients"
 	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
 	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; the kill storm with 100 kills"
 	@echo "make storm         the kill storm on a real Kafka: STORM='1000000 20 3' lines, kills of recd, kills of the broker, and a seed"
@@ -242,7 +247,7 @@ clean:
 	rm -rf $(B)
 
 FORCE:
-.PHONY: all unit check check-unit bench bench-quality torture storm lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
+.PHONY: all unit check check-unit bench bench-kafka bench-quality torture storm lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

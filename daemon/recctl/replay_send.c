@@ -10,6 +10,9 @@
  * (replay_tails.c); the merge runs again from the first line, and for each partition everything up to and including that record is passed over. Comparing
  * places in the merge, not bytes in files, makes this right with several files in a topic. The replay's id in the header is a hash of everything the sequence
  * depends on; the hash of the value catches a file that was changed past its first bytes.
+ *
+ * Brokers check that a producer's sequence numbers have no gap, but of a producer they have not met in a partition yet they take any. Were the first
+ * batch refused and the second, already under way, taken, there would be a hole. So the first record to each partition is sent alone and waited for.
  */
 #include "daemon/recctl/replay_send.h"
 
@@ -260,6 +263,13 @@ static rd_kafka_resp_err_t produce(struct replay_sender *sender, const struct re
 	return code;
 }
 
+/* Waits until the first record to a partition is acknowledged, with everything else that is queued. */
+static void open_partition(struct replay_sender *sender)
+{
+	while (rd_kafka_outq_len(sender->rk) > 0 && !sender->failed && !*sender->config.stop)
+		rd_kafka_flush(sender->rk, 50);
+}
+
 static int failed(struct replay_sender *sender, char *errstr, size_t errstr_size)
 {
 	snprintf(errstr, errstr_size, "%s", sender->failure);
@@ -269,6 +279,7 @@ static int failed(struct replay_sender *sender, char *errstr, size_t errstr_size
 int replay_sender_send(struct replay_sender *sender, const struct replay_record *record, int32_t partition, char *errstr, size_t errstr_size)
 {
 	struct replay_sent *counts = &sender->counts[record->stream];
+	struct replay_tail *tail = &sender->topics[record->stream].tails[partition];
 	rd_kafka_resp_err_t err;
 	char key[24];
 	size_t key_len = put_key(record->key, key);
@@ -281,7 +292,10 @@ int replay_sender_send(struct replay_sender *sender, const struct replay_record 
 		err = produce(sender, record, partition, key, key_len);
 		if (!err) {
 			counts->sent++;
-			return 0;
+			if (!tail->opened)
+				open_partition(sender);
+			tail->opened = 1;
+			return sender->failed ? failed(sender, errstr, errstr_size) : 0;
 		}
 		if (err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) {
 			counts->too_large++;

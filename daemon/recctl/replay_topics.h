@@ -16,6 +16,7 @@ struct replay_tail {
 	int64_t kafka_offset;
 	struct replay_origin origin;
 	uint64_t value_hash; /* of the record's value */
+	int opened;          /* the broker has acknowledged a record of this producer in the partition */
 };
 
 struct replay_topic {

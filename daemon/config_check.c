@@ -140,6 +140,10 @@ int config_check(struct config_reader *reader)
 		            sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 	if (config->socket_path[socket_len - 1] == '/')
 		return config_fail(reader, setting_near(reader, "server.socket"), "server.socket", "names a directory (should be a file in it, such as recd.sock)");
+	if (config->learn.skip_share + config->learn.popular_share + config->learn.hard_share > 1.0001f)
+		return config_fail(reader, setting_near(reader, "training.hard_share"), "training.hard_share",
+		                   "with training.skip_share and training.popular_share it makes %.4g (together at most 1: they are shares of the negatives)",
+		                   (double)(config->learn.skip_share + config->learn.popular_share + config->learn.hard_share));
 	if (config->learn.deterministic && config->learn.batch_size > DETERMINISTIC_BATCH_MAX)
 		return config_fail(reader, setting_near(reader, "training.batch_size"), "training.batch_size", "%u is out of range (at most %u when deterministic = true)",
 		            config->learn.batch_size, DETERMINISTIC_BATCH_MAX);

@@ -202,6 +202,7 @@ static const struct bad bad_files[] = {
 	{WATCHES "server = { socket = \"/run/recd/\"; };", ":2: server.socket: names a directory"},
 	{WATCHES "checkpoint = { keep = 2; };", ":2: checkpoint.keep: 2 is out of range (should be a whole number, 3 to 1000)"},
 	{WATCHES "personalize = { max_age_sec = 1; };\ntraining = { publish_interval_ms = 2000; };", ":2: personalize.max_age_sec: shorter than"},
+	{WATCHES "training = { skip_share = 0.2;\nhard_share = 0.9; };", ":3: training.hard_share: with training.skip_share and training.popular_share it makes 1.1"},
 	{WATCHES "training = { deterministic = true; batch_size = 65537; };", ":2: training.batch_size: 65537 is out of range (at most 65536 when"},
 	{"sources = { watch_stats = { topic = \"w\"; }; };", ":1: sources.watch_stats.topic: needs kafka.brokers"},
 	{KAFKA "sources = { events = { topic = \"w\"; }; };", ":2: sources.watch_stats.files: not configured"},

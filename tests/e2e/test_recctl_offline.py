@@ -608,6 +608,11 @@ def test_the_whole_way(tmp_path):
     quick = ["--epochs", 1, "--steps_per_epoch", 10, "--batch_size", 64, "--emb_dim", 9, "--personalize_steps", 5]
     recctl("train", "--data_dir", data, *quick)
     recctl("train", "--data_dir", data, "--deterministic", "--skip_share", 0.3, "--threads", 3, *quick)
+    recctl("train", "--data_dir", data, "--out_dir", tmp_path / "u", "--split", "user", "--test_last", 2, "--early_stop", 1, "--plot", tmp_path / "c.svg", *quick)
+    assert "item-kNN" in recctl("evaluate", "--data_dir", data, "--model_path", tmp_path / "u/model_bpr.pt", "--split", "user", "--test_last", 2, "--k", "5,9").stdout
+    (tmp_path / "pairs").write_text("".join(f"{i % 7} {i % 11}\n" for i in range(40)))
+    (tmp_path / "wanted").write_text("".join(f"{i % 7} {i % 13}\n" for i in range(40, 70)))
+    recctl("train", "--train_tsv", tmp_path / "pairs", "--test_tsv", tmp_path / "wanted", *quick)
     told = json.loads(recctl("evaluate", "--data_dir", data, "--oracle", tmp_path / "oracle.pt", "--json").stdout)
     assert told["kind"] == "personalized" and told["metrics"]["model"]["users"] > 0
     assert "watched_count" in recctl("explain", "--data_dir", data).stdout

@@ -117,6 +117,41 @@ static int best_first(const void *pa, const void *pb)
 	return a->item < b->item ? -1 : a->item > b->item;
 }
 
+static void sift_down(struct neighbour *heap, uint32_t n, uint32_t at)
+{
+	for (;;) {
+		uint32_t worst = at, left = 2 * at + 1;
+
+		if (left < n && best_first(&heap[left], &heap[worst]) > 0)
+			worst = left;
+		if (left + 1 < n && best_first(&heap[left + 1], &heap[worst]) > 0)
+			worst = left + 1;
+		if (worst == at)
+			return;
+		struct neighbour moved = heap[at];
+		heap[at] = heap[worst];
+		heap[worst] = moved;
+		at = worst;
+	}
+}
+
+/* The best `width` of n candidates to the front, best first; a popular item has met nearly all others. Returns how many there are. */
+static uint32_t keep_best(struct neighbour *met, uint32_t n, uint32_t width)
+{
+	uint32_t kept = n < width ? n : width;
+
+	for (uint32_t at = kept / 2; at-- > 0;) /* a heap with the worst one on top */
+		sift_down(met, kept, at);
+	for (uint32_t i = kept; i < n; i++) {
+		if (best_first(&met[i], &met[0]) < 0) {
+			met[0] = met[i];
+			sift_down(met, kept, 0);
+		}
+	}
+	qsort(met, kept, sizeof(*met), best_first);
+	return kept;
+}
+
 /* One thread's memory. */
 struct counting {
 	uint32_t *common;  /* [n_items] zero between items */
@@ -145,8 +180,7 @@ static void find_neighbours(struct knn_scores *knn, struct counting *c, uint32_t
 		c->met[i].similarity = (float)(c->common[other] / (sqrt(users * of_other) + knn->shrink));
 		c->common[other] = 0;
 	}
-	qsort(c->met, n_met, sizeof(*c->met), best_first);
-	knn->n_neighbours[item] = n_met < knn->width ? n_met : knn->width;
+	knn->n_neighbours[item] = keep_best(c->met, n_met, knn->width);
 	memcpy(knn->neighbours + (size_t)item * knn->width, c->met, knn->n_neighbours[item] * sizeof(*c->met));
 }
 

@@ -372,6 +372,7 @@ static void test_learner_takes_the_options(void **state)
 	double losses[2];
 	for (int hard = 0; hard < 2; hard++) {
 		struct learn_options options = world_options(16);
+		options.threads = 3;
 		options.hard_share = hard ? 1.0f : 0.0f;
 		options.hard_of = 16;
 		struct learner *learner = world_learner(&options, 60, 90);

@@ -204,11 +204,37 @@ static void test_help(void **state)
 	free(page);
 }
 
+/* A flag that may stand more than once keeps all its texts in order. */
+static void test_repeated_texts(void **state)
+{
+	static const struct flag texts_flags[] = { { .name = "property", .type = FLAG_TEXTS, .placeholder = "NAME=VALUE", .help = "More than once." } };
+	static const struct command_spec texts_spec = { .name = "probe", .purpose = "shows texts", .flags = texts_flags, .n_flags = 1 };
+	static char name[] = "probe", flag[] = "--property", first[] = "a=1", second[] = "--property=b=2", empty[] = "--property=";
+	char *argv[FLAG_TEXTS_MAX + 8] = { name, flag, first, second, empty };
+	struct flag_texts texts;
+
+	(void)state;
+	assert_int_equal(flags_parse(&texts_spec, 1, argv, &texts, &words, errstr, sizeof(errstr)), 0);
+	assert_int_equal(texts.count, 0);
+	assert_int_equal(flags_parse(&texts_spec, 4, argv, &texts, &words, errstr, sizeof(errstr)), 0);
+	assert_int_equal(texts.count, 2);
+	assert_string_equal(texts.texts[0], "a=1");
+	assert_string_equal(texts.texts[1], "b=2");
+	assert_int_equal(flags_parse(&texts_spec, 5, argv, &texts, &words, errstr, sizeof(errstr)), -EINVAL);
+	for (int i = 1; i <= FLAG_TEXTS_MAX + 1; i++)
+		argv[i] = second;
+	assert_int_equal(flags_parse(&texts_spec, FLAG_TEXTS_MAX + 1, argv, &texts, &words, errstr, sizeof(errstr)), 0);
+	assert_int_equal(texts.count, FLAG_TEXTS_MAX);
+	assert_int_equal(flags_parse(&texts_spec, FLAG_TEXTS_MAX + 2, argv, &texts, &words, errstr, sizeof(errstr)), -EINVAL);
+	assert_non_null(strstr(errstr, "at most 64"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_both_spellings), cmocka_unit_test(test_words), cmocka_unit_test(test_bad_values),
 		cmocka_unit_test(test_unknown_flag), cmocka_unit_test(test_nearest),      cmocka_unit_test(test_help),
+		cmocka_unit_test(test_repeated_texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,6 +31,7 @@ class Broker:
     def __init__(self, address, folder=None):
         self.address = address
         self.folder = folder
+        self.ours = folder is not None or not self.real
 
     def tool(self, *words, stdin=None):
         done = subprocess.run([TOOL, "--brokers", self.address, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=600)
@@ -65,7 +66,7 @@ class Broker:
 
     def _dev(self, command, *flags):
         if not self.folder:
-            pytest.skip("the broker of RECD_TEST_KAFKA is not ours to end")
+            pytest.skip("the broker of RECD_TEST_KAFKA is not ours to start, end or log in to")
         done = subprocess.run([KAFKA_DEV, command, "--dir", self.folder, *flags], capture_output=True, text=True, timeout=300)
         if done.returncode == 3:
             pytest.skip(f"no Kafka here: {done.stderr.strip()}")

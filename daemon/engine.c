@@ -24,6 +24,7 @@
 
 #define APPLY_BUDGET_US 20000
 #define FOLD_BUDGET_US 6000
+#define FOLD_BUSY_US 1200 /* while lines wait: their users come again soon, and are then fitted once for all of it */
 #define REFRESH_BUDGET_US 3000
 #define WARM_BUDGET_US 3000
 #define IDLE_WAIT_MS 100
@@ -268,7 +269,7 @@ static int turn(struct engine *engine)
 	/* A publish of large tables takes about as long as a slice and the fold-in together: a turn has one or the other. */
 	began_us = engine_mono_us();
 	heavy = engine_checkpoint_step(engine) || engine_publish(engine, 0);
-	folded = heavy && engine_mono_us() - began_us >= ENGINE_LARGE_PUBLISH_US ? 0 : engine_fold_in(engine, FOLD_BUDGET_US);
+	folded = heavy && engine_mono_us() - began_us >= ENGINE_LARGE_PUBLISH_US ? 0 : engine_fold_in(engine, saturated ? FOLD_BUSY_US : FOLD_BUDGET_US);
 	if (!heavy) {
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
 		trained = engine_train_slice(engine, slice_us);

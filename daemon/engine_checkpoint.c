@@ -45,7 +45,8 @@ static int copy_for_cut(struct engine *engine)
 	c->surfaces = malloc((n_surfaces + 1) * sizeof(*c->surfaces));
 	if (c->positions == NULL || c->surfaces == NULL)
 		return -ENOMEM;
-	memcpy(c->positions, engine->positions, engine->n_positions * sizeof(*c->positions));
+	if (engine->n_positions > 0)
+		memcpy(c->positions, engine->positions, engine->n_positions * sizeof(*c->positions));
 	for (uint32_t i = 0; i < n_surfaces; i++)
 		c->surfaces[i] = state_surface_name(engine->state, (uint16_t)(i + 1));
 	c->cut.positions = c->positions;

@@ -117,6 +117,7 @@ static void positions_and_sources(void **state)
 	for (size_t i = 2; i < ENGINE_POSITIONS_SHOWN; i++)
 		snprintf(status->positions[i].name, sizeof(status->positions[i].name), "file:events:/e%zu", i);
 	status->n_positions = ENGINE_POSITIONS_SHOWN + 100; /* more than are copied */
+	snprintf(status->positions_rest.name, sizeof(status->positions_rest.name), "(others)");
 	json = render_status(status, NULL, 0, NULL, 0);
 	assert_int_equal(json_array_size(json_object_get(json, "positions")), ENGINE_POSITIONS_SHOWN);
 	assert_int_equal(int_at(json, "n_positions"), ENGINE_POSITIONS_SHOWN + 100);

@@ -2,8 +2,9 @@
  * cpu_fast.c: Hogwild training on the host (Niu et al., NIPS 2011). The engine's thread calls, the pool's threads help.
  *
  * Threads take units of UNIT draws off a shared counter until the job's triples or its time are used up, so what was drawn is always a whole
- * prefix of the job. Inside a unit, three blocks of draws are under way: one is proposed (random numbers, and the membership slot begins to come
- * from memory), one is settled (negative verified, the rows begin to come), one is applied.
+ * prefix of the job. Inside a unit, three chunks of draws are under way: one is proposed (random numbers, and the membership filter begins to come
+ * from memory), one is settled (negatives verified), one is applied; update() asks for the rows of the triples some places on. The triples are those of
+ * the deterministic mode (sampler.h), in another order only where threads overtake each other.
  */
 #include "trainer/learn/cpu_backend.h"
 #include "trainer/learn/cpu_hard.h"
@@ -12,8 +13,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define UNIT 512u
-#define BLOCK 16u
+#define UNIT 2048u
+#define CHUNK 16u
+#define BLOCK 16u /* with hard negatives */
 #define STAGES 3u
 #define STAGES_HARD 4u
 
@@ -52,24 +54,24 @@ static void prefetch_rows(const struct row_update *c, const struct draw *draws, 
 /* Draws first..end - 1 of the job. */
 static void run_unit(const struct fast_job *job, uint64_t first, uint64_t end, struct update_sums *sums)
 {
-	struct draw blocks[STAGES][BLOCK];
+	struct draw chunks[STAGES][CHUNK];
 	uint32_t sizes[STAGES] = {0};
-	uint64_t n_blocks = (end - first + BLOCK - 1) / BLOCK;
-	for (uint64_t b = 0; b < n_blocks + STAGES - 1; b++) {
-		if (b < n_blocks) {
-			uint64_t from = first + b * BLOCK;
-			uint32_t n = end - from < BLOCK ? (uint32_t)(end - from) : BLOCK;
-			sizes[b % STAGES] = n;
-			sampler_propose(&job->plan, from, n, blocks[b % STAGES]);
+	uint64_t n_chunks = (end - first + CHUNK - 1) / CHUNK;
+	for (uint64_t b = 0; b < n_chunks + STAGES - 1; b++) {
+		uint32_t proposed = (uint32_t)(b % STAGES), settled = (uint32_t)((b + STAGES - 1) % STAGES), applied = (uint32_t)((b + STAGES - 2) % STAGES);
+		sizes[proposed] = 0;
+		if (b < n_chunks) {
+			uint64_t from = first + b * CHUNK;
+			sizes[proposed] = end - from < CHUNK ? (uint32_t)(end - from) : CHUNK;
+			sampler_propose(&job->plan, from, sizes[proposed], chunks[proposed]);
 		}
-		if (b >= 1 && b - 1 < n_blocks) {
-			uint32_t n = sizes[(b - 1) % STAGES];
-			struct draw *block = blocks[(b - 1) % STAGES];
-			sampler_settle(&job->plan, n, block);
-			prefetch_rows(&job->update, block, n);
+		if (b >= 1) {
+			sampler_settle(&job->plan, sizes[settled], chunks[settled]);
+			if (b == 1) /* from here on update() asks */
+				prefetch_rows(&job->update, chunks[settled], sizes[settled] < UPDATE_AHEAD ? sizes[settled] : UPDATE_AHEAD);
 		}
 		if (b >= 2)
-			job->backend->kernels->update(&job->update, blocks[(b - 2) % STAGES], sizes[(b - 2) % STAGES], sums);
+			job->backend->kernels->update(&job->update, chunks[applied], sizes[applied], chunks[settled], sizes[settled], sums);
 	}
 }
 
@@ -100,7 +102,7 @@ static void run_unit_hard(const struct fast_job *job, uint64_t first, uint64_t e
 		if (b >= 3) {
 			uint32_t at = (b - 3) % STAGES_HARD;
 			cpu_hard_choose(&job->plan, blocks[at], sizes[at], &hard[at]);
-			job->backend->kernels->update(&job->update, blocks[at], sizes[at], sums);
+			job->backend->kernels->update(&job->update, blocks[at], sizes[at], NULL, 0, sums);
 		}
 	}
 }

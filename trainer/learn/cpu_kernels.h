@@ -44,6 +44,7 @@ struct update_sums {
 	uint64_t loss_n;
 	int nonfinite;
 };
+#define UPDATE_AHEAD 8u /* triples whose rows are under way from memory */
 #define LOSS_EVERY 16u /* triples per one whose loss is sampled */
 
 /* A (positive, negative) pair of one user, for personalization. */
@@ -52,10 +53,23 @@ struct item_pair {
 	uint32_t neg;
 };
 
+/* Random blocks of PHILOX_RUN counters that follow each other: word k of block l is v[k][l]. */
+#define PHILOX_RUN 16u
+struct philox_many {
+	uint32_t v[4][PHILOX_RUN];
+};
+
 struct row_kernels {
 	const char *name;
-	/* Hogwild: applies n triples one after the other, while other threads do the same to the same rows, without locks (see cpu_rows.h). */
-	void (*update)(const struct row_update *update, const struct draw *draws, size_t n, struct update_sums *sums);
+	/* philox4x32(c0 + l, c1, c2, c3, k0, k1) for l in 0..PHILOX_RUN - 1. */
+	void (*philox_run)(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1, struct philox_many *ret_blocks);
+	/*
+	 * Hogwild: applies n triples one after the other, while other threads do the same to the same rows, without locks (see cpu_update.h). Asks for
+	 * the rows of the triple UPDATE_AHEAD places on while it works; those past n are in ahead[n_ahead] (settled, for the next call; may be NULL
+	 * when n_ahead is 0).
+	 */
+	void (*update)(const struct row_update *update, const struct draw *draws, size_t n, const struct draw *ahead, size_t n_ahead,
+	               struct update_sums *sums);
 	/* Hogwild: scores[i] = dot(U[user], V[items[i]]) + bias (cpu_rows_hard.h). Working rows. */
 	void (*score_items)(const struct row_update *update, uint32_t user, const uint32_t *items, size_t n, float *scores);
 	/* Copies rows between strides; the part of a wider target row is left as it is. Returns 1 when a value is not finite, else 0. */

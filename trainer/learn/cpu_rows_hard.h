@@ -2,7 +2,7 @@
  * cpu_rows_hard.h: body of the kernel that scores the candidates of a hard negative; cpu_kernels.c includes it once per instruction level, before
  * cpu_rows_exact.h.
  *
- * Reads rows that other threads write (Hogwild, see cpu_rows.h): a torn row gives a slightly wrong order, which a random choice among few candidates
+ * Reads rows that other threads write (Hogwild, see cpu_update.h): a torn row gives a slightly wrong order, which a random choice among few candidates
  * bears. So these functions are hidden from the thread sanitizer, too.
  */
 /* no include guard: included several times on purpose */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "trainer/learn/array.h"
+#include "trainer/learn/cpu_kernels.h"
 #include "trainer/learn/negatives.h"
 #include "trainer/learn/philox.h"
 
@@ -48,6 +49,33 @@ static inline uint32_t shard_find(const struct pair_shard *shard, uint64_t key, 
 	return i;
 }
 
+static inline uint64_t *filter_word(const struct pair_shard *shard, uint64_t hash)
+{
+	return &shard->filter[((uint32_t)hash & shard->mask) >> 3];
+}
+
+static inline uint64_t filter_bits(uint64_t hash)
+{
+	return (uint64_t)1 << (hash >> 32 & 63) | (uint64_t)1 << (hash >> 40 & 63);
+}
+
+/* Exact; the filter answers for most pairs that are not there. */
+static inline int set_has(const struct training_set *set, uint32_t user, uint32_t item)
+{
+	uint64_t key = pair_key(user, item);
+	uint64_t hash = pair_hash(key);
+	const struct pair_shard *shard = &set->shards[hash_shard(hash)];
+	if (!shard->slots || (*filter_word(shard, hash) & filter_bits(hash)) != filter_bits(hash))
+		return 0;
+	return shard->slots[shard_find(shard, key, hash)] == key;
+}
+
+static void shard_put(struct pair_shard *shard, uint64_t key, uint64_t hash)
+{
+	shard->slots[shard_find(shard, key, hash)] = key;
+	*filter_word(shard, hash) |= filter_bits(hash);
+}
+
 /* Room for one more at a load of at most 0.6. */
 static int shard_make_room(struct pair_shard *shard)
 {
@@ -59,14 +87,16 @@ static int shard_make_room(struct pair_shard *shard)
 	if (new_size > (uint64_t)UINT32_MAX + 1)
 		return -ENOMEM;
 	bigger.mask = (uint32_t)(new_size - 1);
-	bigger.slots = malloc(new_size * sizeof *bigger.slots);
+	bigger.slots = malloc((new_size + new_size / 8) * sizeof *bigger.slots);
 	if (!bigger.slots)
 		return -ENOMEM;
+	bigger.filter = bigger.slots + new_size;
 	memset(bigger.slots, 0xff, new_size * sizeof *bigger.slots);
+	memset(bigger.filter, 0, new_size / 8 * sizeof *bigger.filter);
 	for (uint64_t i = 0; i < size; i++) {
 		uint64_t key = shard->slots[i];
 		if (key != FREE_SLOT)
-			bigger.slots[shard_find(&bigger, key, pair_hash(key))] = key;
+			shard_put(&bigger, key, pair_hash(key));
 	}
 	free(shard->slots);
 	*shard = bigger;
@@ -185,7 +215,7 @@ int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uin
 	if (rc < 0)
 		return rc;
 
-	shard->slots[shard_find(shard, key, hash)] = key;
+	shard_put(shard, key, hash);
 	shard->used++;
 	uint64_t k = set->n_positives++;
 	uint64_t place = training_set_swapped(set, k);
@@ -211,18 +241,20 @@ void training_set_clear(struct training_set *set)
 
 int training_set_has(const struct training_set *set, uint32_t user, uint32_t item)
 {
-	uint64_t key = pair_key(user, item);
-	uint64_t hash = pair_hash(key);
-	const struct pair_shard *shard = &set->shards[hash_shard(hash)];
-	return shard->slots && shard->slots[shard_find(shard, key, hash)] == key;
+	return set_has(set, user, item);
 }
 
-void training_set_prefetch(const struct training_set *set, uint32_t user, uint32_t item)
+static inline void set_prefetch(const struct training_set *set, uint32_t user, uint32_t item)
 {
 	uint64_t hash = pair_hash(pair_key(user, item));
 	const struct pair_shard *shard = &set->shards[hash_shard(hash)];
 	if (shard->slots)
-		__builtin_prefetch(&shard->slots[(uint32_t)hash & shard->mask], 0, 3);
+		__builtin_prefetch(filter_word(shard, hash), 0, 3);
+}
+
+void training_set_prefetch(const struct training_set *set, uint32_t user, uint32_t item)
+{
+	set_prefetch(set, user, item);
 }
 
 /* A share of all 32-bit random numbers. Shares of floats that make 1 together may miss it by a rounding. */
@@ -235,6 +267,7 @@ void draw_plan_make(const struct training_set *set, const struct learn_options *
 {
 	struct draw_plan plan = {
 		.set = set,
+		.kernels = row_kernels_best(),
 		.step = set->step,
 		.walk = set->walk,
 		.batch = options->batch_size,
@@ -318,22 +351,45 @@ static void choose_negative(const struct draw_plan *plan, const struct philox_bl
 	}
 }
 
+/* The random numbers of the draws index..index + n - 1 of a step. */
+static void draw_randoms(const struct draw_plan *plan, uint64_t step, uint32_t index, uint32_t n, struct philox_many *ret)
+{
+	const struct training_set *set = plan->set;
+	if (n > 1) {
+		plan->kernels->philox_run(index, (uint32_t)step, (uint32_t)(step >> 32), PHILOX_NEGATIVE, (uint32_t)set->seed,
+		                          (uint32_t)(set->seed >> 32), ret);
+		return;
+	}
+	struct philox_block one = philox4x32(index, (uint32_t)step, (uint32_t)(step >> 32), PHILOX_NEGATIVE, (uint32_t)set->seed,
+	                                     (uint32_t)(set->seed >> 32));
+	for (int k = 0; k < 4; k++)
+		ret->v[k][0] = one.v[k];
+}
+
 void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws)
 {
 	const struct training_set *set = plan->set;
 	uint64_t job_step = first / plan->batch;
 	uint32_t index = (uint32_t)(first % plan->batch);
-	for (uint32_t i = 0; i < n; i++) {
-		struct draw *draw = &ret_draws[i];
-		draw->index = index;
-		draw->step = plan->step + job_step;
-		draw->reserved = 0;
-		struct philox_block random = draw_random(set, draw, 0);
-		choose_positive(plan, job_step, random.v[3], draw);
-		choose_negative(plan, &random, draw);
-		if (draw->kind != NEGATIVE_HARD)
-			training_set_prefetch(set, draw->user, draw->neg);
-		if (++index == plan->batch) {
+	struct philox_many random;
+	for (uint32_t done = 0; done < n;) {
+		uint32_t part = n - done < PHILOX_RUN ? n - done : PHILOX_RUN;
+		part = part < plan->batch - index ? part : plan->batch - index;
+		draw_randoms(plan, plan->step + job_step, index, part, &random);
+		for (uint32_t l = 0; l < part; l++) {
+			struct draw *draw = &ret_draws[done + l];
+			struct philox_block block = {{random.v[0][l], random.v[1][l], random.v[2][l], random.v[3][l]}};
+			draw->index = index + l;
+			draw->step = plan->step + job_step;
+			draw->reserved = 0;
+			choose_positive(plan, job_step, block.v[3], draw);
+			choose_negative(plan, &block, draw);
+			if (draw->kind != NEGATIVE_HARD)
+				set_prefetch(set, draw->user, draw->neg);
+		}
+		done += part;
+		index += part;
+		if (index == plan->batch) {
 			index = 0;
 			job_step++;
 		}
@@ -351,14 +407,14 @@ uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw)
 			if (draw->kind == NEGATIVE_POPULAR)
 				place = alias_pick(set->popular, place, random.v[++i]);
 			uint32_t item = set->candidates[place];
-			if (!training_set_has(set, draw->user, item))
+			if (!set_has(set, draw->user, item))
 				return item;
 		}
 	}
 	uint32_t at = philox_below(draw_random(set, draw, REDRAWS + 1).v[0], set->n_candidates);
 	for (uint32_t i = 0; i < set->n_candidates; i++) {
 		uint32_t item = set->candidates[at];
-		if (!training_set_has(set, draw->user, item))
+		if (!set_has(set, draw->user, item))
 			return item;
 		at = at + 1 < set->n_candidates ? at + 1 : 0;
 	}
@@ -368,7 +424,7 @@ uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw)
 void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws)
 {
 	for (uint32_t i = 0; i < n; i++)
-		if (draws[i].kind != NEGATIVE_HARD && training_set_has(plan->set, draws[i].user, draws[i].neg))
+		if (draws[i].kind != NEGATIVE_HARD && set_has(plan->set, draws[i].user, draws[i].neg))
 			draws[i].neg = sampler_redraw(plan->set, &draws[i]);
 }
 

@@ -19,9 +19,14 @@
 #define SAMPLE_NONE UINT32_MAX /* no valid negative exists */
 #define RECENT_MAX (1u << 18)  /* recent positives waiting at most; the oldest then rest with the uniform walk */
 
-/* Exact set of (user << 32 | item): open addressing with linear probing, in shards that grow one by one, so that no insert is slow. */
+/*
+ * Exact set of (user << 32 | item): open addressing with linear probing, in shards that grow one by one, so that no insert is slow. Before the slots stands
+ * a Bloom filter of one 64-bit word for 8 slots, two bits a pair in one word (Putze, Sanders and Singler, WEA 2007): at the load of the slots it clears
+ * more than 97 % of the pairs that are not there, from an eighth of the memory.
+ */
 struct pair_shard {
 	uint64_t *slots; /* [mask + 1]; UINT64_MAX: free */
+	uint64_t *filter; /* [(mask + 1) / 8], behind the slots */
 	uint32_t mask;
 	uint32_t used;
 };
@@ -33,6 +38,7 @@ struct recent_positive {
 };
 
 struct alias_table; /* negatives.h */
+struct row_kernels; /* cpu_kernels.h */
 
 struct training_set {
 	uint64_t seed;
@@ -77,6 +83,7 @@ struct draw {
 /* How the draws of one job map to positives and random numbers. Draw d of a job is index d % batch of step `step + d / batch`. */
 struct draw_plan {
 	const struct training_set *set;
+	const struct row_kernels *kernels; /* for the random numbers, which are the same with each */
 	uint64_t step;
 	uint64_t walk;
 	uint32_t batch;

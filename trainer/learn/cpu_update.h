@@ -1,0 +1,388 @@
+/*
+ * cpu_update.h: body of update(), the Hogwild step over a list of triples; cpu_kernels.c includes it once per instruction level, before cpu_rows.h.
+ *
+ * Triples are taken in windows of up to ROWS_LANES that share no row, one triple a lane: sums over the rows first, then the scalar maths of all lanes at
+ * once as vectors, then the rows move. A window ends before the first triple that shares a row with it, so one thread's result is that of one triple
+ * after the other. The rows of a triple some places further on are asked for while a lane is worked on.
+ *
+ * Race model: Hogwild (Niu et al., NIPS 2011). Threads read and write rows, biases and sums without any order; a lost or torn update of a row is noise
+ * that SGD bears, since two threads rarely meet in a row. Relaxed atomics would keep the compiler from vectorising, so the functions of this file, and
+ * no others, are hidden from the thread sanitizer.
+ */
+/* no include guard: included several times on purpose */
+
+typedef float ROWS(vec) __attribute__((vector_size(ROWS_WIDTH * sizeof(float)), aligned(sizeof(float)), may_alias));
+typedef float ROWS(lanes) __attribute__((vector_size(ROWS_LANES * sizeof(float))));
+typedef int32_t ROWS(flags) __attribute__((vector_size(ROWS_LANES * sizeof(int32_t))));
+#define VEC ROWS(vec)
+#define LANES ROWS(lanes)
+#define FLAGS ROWS(flags)
+#define LOAD(p) (*(const VEC *)(p))
+#define STORE(p, v) (*(VEC *)(p) = (v))
+#define ROWS_FN static ROWS_TARGET __attribute__((no_sanitize("thread")))
+#define ROWS_INLINE static inline ROWS_TARGET __attribute__((no_sanitize("thread"), always_inline))
+#define SHUFFLE __builtin_shufflevector
+#define PICK(flags, a, b) ((LANES)(((FLAGS)(a) & (flags)) | ((FLAGS)(b) & ~(flags))))
+
+/* One triple a lane. Unused lanes hold rows that no table has, each another. */
+struct ROWS(window) {
+	_Alignas(32) uint32_t user[ROWS_LANES], pos[ROWS_LANES], neg[ROWS_LANES];
+	uint32_t n;
+};
+
+/* What the sums over the rows are: of lane t at [t]. */
+enum { ROWS(UD), ROWS(UU), ROWS(UP), ROWS(DD), ROWS(PP), ROWS(NN), ROWS(N_SUMS) };
+
+/* ret[t] = sum of the elements of v[t]. */
+ROWS_INLINE void ROWS(sum_lanes)(const VEC *v, LANES *ret)
+{
+#if ROWS_WIDTH == 4
+#define FOLD(a, b) (SHUFFLE(a, b, 0, 2, 4, 6) + SHUFFLE(a, b, 1, 3, 5, 7))
+	VEC ab = FOLD(v[0], v[1]), cd = FOLD(v[2], v[3]), ef = FOLD(v[4], v[5]), gh = FOLD(v[6], v[7]);
+	VEC abcd = FOLD(ab, cd), efgh = FOLD(ef, gh);
+	*ret = SHUFFLE(abcd, efgh, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+#define FOLD(a, b) (SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15))
+#if ROWS_WIDTH == 16
+#define HALF(a) (SHUFFLE(a, a, 0, 1, 2, 3, 4, 5, 6, 7) + SHUFFLE(a, a, 8, 9, 10, 11, 12, 13, 14, 15))
+#else
+#define HALF(a) ((LANES)(a))
+#endif
+	LANES ab = FOLD(HALF(v[0]), HALF(v[1])), cd = FOLD(HALF(v[2]), HALF(v[3]));
+	LANES ef = FOLD(HALF(v[4]), HALF(v[5])), gh = FOLD(HALF(v[6]), HALF(v[7]));
+	LANES abcd = FOLD(ab, cd), efgh = FOLD(ef, gh);
+	*ret = SHUFFLE(abcd, efgh, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(abcd, efgh, 4, 5, 6, 7, 12, 13, 14, 15);
+#undef HALF
+#endif
+#undef FOLD
+}
+
+ROWS_INLINE int ROWS(any)(const FLAGS *flags)
+{
+	uint64_t words[ROWS_LANES / 2];
+	memcpy(words, flags, sizeof words);
+	return (words[0] | words[1] | words[2] | words[3]) != 0;
+}
+
+/* Does a row occur twice in the window? */
+ROWS_INLINE int ROWS(meets)(const struct ROWS(window) *w)
+{
+	FLAGS u, p, n, hit;
+	memcpy(&u, w->user, sizeof u);
+	memcpy(&p, w->pos, sizeof p);
+	memcpy(&n, w->neg, sizeof n);
+	hit = p == n;
+#define TURN(v, k) SHUFFLE(v, v, (k) & 7, (1 + (k)) & 7, (2 + (k)) & 7, (3 + (k)) & 7, (4 + (k)) & 7, (5 + (k)) & 7, (6 + (k)) & 7, (7 + (k)) & 7)
+#define MEET(k) (hit |= (u == TURN(u, k)) | (p == TURN(p, k)) | (n == TURN(n, k)) | (p == TURN(n, k)))
+	MEET(1);
+	MEET(2);
+	MEET(3);
+	MEET(4);
+	hit |= (p == TURN(n, 5)) | (p == TURN(n, 6)) | (p == TURN(n, 7));
+#undef MEET
+#undef TURN
+	return ROWS(any)(&hit);
+}
+
+/* Cuts the window before the first lane that shares a row with an earlier one. */
+ROWS_FN __attribute__((noinline)) void ROWS(cut_window)(struct ROWS(window) *w)
+{
+	uint32_t k = 1, j = 0;
+	for (; k < w->n; k++) {
+		for (j = 0; j < k; j++)
+			if (w->user[k] == w->user[j] || w->pos[k] == w->pos[j] || w->pos[k] == w->neg[j] || w->neg[k] == w->pos[j] ||
+			    w->neg[k] == w->neg[j])
+				break;
+		if (j < k)
+			break;
+	}
+	w->n = k;
+}
+
+/* Begins to fetch a row and what stands beside it. */
+ROWS_INLINE void ROWS(ask_for)(const float *row, const void *side, size_t stride)
+{
+	for (size_t k = 0; k < stride; k += 16)
+		__builtin_prefetch(row + k, 1, 3);
+	__builtin_prefetch(side, 1, 3);
+}
+
+ROWS_INLINE void ROWS(ask_for_user)(const struct row_update *c, const struct draw *draw, size_t stride)
+{
+	if (draw->neg != SAMPLE_NONE)
+		ROWS(ask_for)(c->U + (size_t)draw->user * stride, &c->users[draw->user], stride);
+}
+
+ROWS_INLINE void ROWS(ask_for_items)(const struct row_update *c, const struct draw *draw, size_t stride)
+{
+	if (draw->neg == SAMPLE_NONE)
+		return;
+	ROWS(ask_for)(c->V + (size_t)draw->pos * stride, &c->items[draw->pos], stride);
+	ROWS(ask_for)(c->V + (size_t)draw->neg * stride, &c->items[draw->neg], stride);
+}
+
+/* 1 / (1 + exp(x)): bpr_sigmoid(-x) with the same constants. */
+ROWS_INLINE void ROWS(sigmoid_of_minus)(const LANES *x_in, LANES *ret)
+{
+	const LANES zero = {0}, round_to_int = zero + 12582912.0f;
+	LANES x = PICK(*x_in > 88.0f, zero + 88.0f, *x_in);
+	x = PICK(x < -87.0f, zero - 87.0f, x);
+	LANES shifted = LANES_FMA(x, zero + 1.44269504f, round_to_int);
+	LANES n = shifted - round_to_int;
+	LANES r = LANES_FMA(n, zero - 0.693359375f, x);
+	r = LANES_FMA(n, zero + 2.12194440e-4f, r);
+	LANES p = LANES_FMA(zero + 1.0f / 720.0f, r, zero + 1.0f / 120.0f);
+	p = LANES_FMA(p, r, zero + 1.0f / 24.0f);
+	p = LANES_FMA(p, r, zero + 1.0f / 6.0f);
+	p = LANES_FMA(p, r, zero + 0.5f);
+	p = LANES_FMA(p, r, zero + 1.0f);
+	p = LANES_FMA(p, r, zero + 1.0f);
+	FLAGS exponent = ((FLAGS)shifted - (FLAGS)round_to_int + 127) << 23;
+	*ret = 1.0f / (1.0f + p * (LANES)exponent);
+}
+
+/* bpr_step_scale() of all lanes; acc is NULL for plain SGD. */
+ROWS_INLINE void ROWS(step_scales)(const struct row_update *c, const LANES *norm2, float inverse_size, LANES *acc, LANES *ret)
+{
+	const LANES zero = {0};
+	LANES scale = zero + c->rate;
+	if (acc) {
+		*acc = LANES_FMA(*norm2, zero + inverse_size, *acc);
+		scale = c->rate / LANES_SQRT(*acc + BPR_ADAGRAD_EPS);
+	}
+	LANES step2 = scale * scale * *norm2;
+	FLAGS long_ones = step2 > zero + c->norm_max * c->norm_max;
+	if (ROWS(any)(&long_ones))
+		scale = PICK(long_ones, scale * (c->norm_max / LANES_SQRT(step2)), scale);
+	*ret = scale;
+}
+
+/* The factors that move the rows of each lane: row = keep * row + gain * other. */
+struct ROWS(factors) {
+	LANES u_gain, p_gain, n_gain, u_keep, p_keep, n_keep, p_bias, n_bias;
+	LANES acc_u, acc_p, acc_n;
+	FLAGS finite;
+};
+
+ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROWS(window) *w, const LANES *s, int adagrad, struct update_sums *sums,
+                                    struct ROWS(factors) *f)
+{
+	const LANES zero = {0};
+	LANES bias_p = zero, bias_n = zero;
+	f->acc_u = f->acc_p = f->acc_n = zero;
+	for (uint32_t t = 0; t < w->n; t++) {
+		bias_p[t] = c->items[w->pos[t]].bias;
+		bias_n[t] = c->items[w->neg[t]].bias;
+		if (adagrad) {
+			f->acc_u[t] = c->users[w->user[t]].acc;
+			f->acc_p[t] = c->items[w->pos[t]].acc;
+			f->acc_n[t] = c->items[w->neg[t]].acc;
+		}
+	}
+	LANES x = s[ROWS(UD)] + (bias_p - bias_n), z;
+	f->finite = ((FLAGS)x & 0x7f800000) != 0x7f800000;
+	ROWS(sigmoid_of_minus)(&x, &z);
+	uint32_t to_sample = (uint32_t)(-sums->triples % LOSS_EVERY);
+	if (to_sample < w->n && f->finite[to_sample]) {
+		sums->loss += (double)bpr_softplus(-x[to_sample]);
+		sums->loss_n++;
+	}
+	LANES gbp = z - c->reg_bias * bias_p, gbn = -z - c->reg_bias * bias_n;
+	/* |z d - r u|^2 and so on; rounding may take a tiny one below zero */
+	LANES zz = z * z;
+	LANES norm_u = zz * s[ROWS(DD)] - 2.0f * c->reg_user * z * s[ROWS(UD)] + c->reg_user * c->reg_user * s[ROWS(UU)];
+	LANES norm_p = zz * s[ROWS(UU)] - 2.0f * c->reg_pos * z * s[ROWS(UP)] + c->reg_pos * c->reg_pos * s[ROWS(PP)];
+	LANES norm_n = zz * s[ROWS(UU)] + 2.0f * c->reg_neg * z * (s[ROWS(UP)] - s[ROWS(UD)]) + c->reg_neg * c->reg_neg * s[ROWS(NN)];
+	norm_u = PICK(norm_u < zero, zero, norm_u);
+	norm_p = PICK(norm_p < zero, zero, norm_p) + gbp * gbp;
+	norm_n = PICK(norm_n < zero, zero, norm_n) + gbn * gbn;
+	LANES su, sp, sn;
+	ROWS(step_scales)(c, &norm_u, c->per_user, adagrad ? &f->acc_u : NULL, &su);
+	ROWS(step_scales)(c, &norm_p, c->per_item, adagrad ? &f->acc_p : NULL, &sp);
+	ROWS(step_scales)(c, &norm_n, c->per_item, adagrad ? &f->acc_n : NULL, &sn);
+	f->u_gain = su * z;
+	f->p_gain = sp * z;
+	f->n_gain = -sn * z;
+	f->u_keep = 1.0f - su * c->reg_user;
+	f->p_keep = 1.0f - sp * c->reg_pos;
+	f->n_keep = 1.0f - sn * c->reg_neg;
+	f->p_bias = bias_p + sp * gbp;
+	f->n_bias = bias_n + sn * gbn;
+}
+
+/* stride: a constant where the caller is specialised, so that the loops unroll and the rows stay in registers. */
+ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, VEC (*sums)[ROWS_LANES])
+{
+	const float *u = c->U + (size_t)w->user[t] * stride;
+	const float *p = c->V + (size_t)w->pos[t] * stride;
+	const float *n = c->V + (size_t)w->neg[t] * stride;
+	VEC ud = {0}, dd = {0}, uu = {0}, up = {0}, pp = {0}, nn = {0};
+	ROWS_UNROLL
+	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
+		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
+		VEC dk = pk - nk;
+		ud = ROWS_FMA(uk, dk, ud);
+		dd = ROWS_FMA(dk, dk, dd);
+		uu = ROWS_FMA(uk, uk, uu);
+		up = ROWS_FMA(uk, pk, up);
+		pp = ROWS_FMA(pk, pk, pp);
+		nn = ROWS_FMA(nk, nk, nn);
+	}
+	sums[ROWS(UD)][t] = ud;
+	sums[ROWS(DD)][t] = dd;
+	sums[ROWS(UU)][t] = uu;
+	sums[ROWS(UP)][t] = up;
+	sums[ROWS(PP)][t] = pp;
+	sums[ROWS(NN)][t] = nn;
+}
+
+ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, int adagrad,
+                                 const struct ROWS(factors) *f)
+{
+	float *u = c->U + (size_t)w->user[t] * stride;
+	float *p = c->V + (size_t)w->pos[t] * stride;
+	float *n = c->V + (size_t)w->neg[t] * stride;
+	struct user_side *side_u = &c->users[w->user[t]];
+	struct item_side *side_p = &c->items[w->pos[t]], *side_n = &c->items[w->neg[t]];
+	const VEC zero = {0};
+	VEC u_gain = zero + f->u_gain[t], p_gain = zero + f->p_gain[t], n_gain = zero + f->n_gain[t];
+	VEC u_keep = zero + f->u_keep[t], p_keep = zero + f->p_keep[t], n_keep = zero + f->n_keep[t];
+	ROWS_UNROLL
+	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
+		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
+		STORE(u + k, ROWS_FMA(u_keep, uk, u_gain * (pk - nk)));
+		STORE(p + k, ROWS_FMA(p_keep, pk, p_gain * uk));
+		STORE(n + k, ROWS_FMA(n_keep, nk, n_gain * uk));
+	}
+	side_u->stamp = c->epoch;
+	side_p->bias = f->p_bias[t];
+	side_n->bias = f->n_bias[t];
+	if (adagrad) {
+		side_u->acc = f->acc_u[t];
+		side_p->acc = f->acc_p[t];
+		side_n->acc = f->acc_n[t];
+	}
+}
+
+/* Fills a window from draws at *at on, leaving out those without a negative. Does not move *at past what is in the window. */
+ROWS_INLINE void ROWS(fill_window)(const struct draw *draws, size_t n, size_t *at, struct ROWS(window) *w, struct update_sums *sums)
+{
+	size_t i = *at;
+	uint32_t t = 0;
+	size_t ends[ROWS_LANES];
+	uint32_t none[ROWS_LANES], skipped = 0;
+	for (; i < n && t < ROWS_LANES; i++) {
+		if (draws[i].neg == SAMPLE_NONE) {
+			skipped++;
+			continue;
+		}
+		w->user[t] = draws[i].user;
+		w->pos[t] = draws[i].pos;
+		w->neg[t] = draws[i].neg;
+		none[t] = skipped;
+		ends[t] = i + 1;
+		t++;
+	}
+	w->n = t;
+	for (; t < ROWS_LANES; t++) {
+		w->user[t] = UINT32_MAX - t;
+		w->pos[t] = UINT32_MAX - t;
+		w->neg[t] = UINT32_MAX - ROWS_LANES - t;
+	}
+	if (w->n > 1 && ROWS(meets)(w))
+		ROWS(cut_window)(w);
+	if (w->n == 0 || i == ends[w->n - 1]) {
+		sums->rejected += skipped;
+		*at = i;
+	} else {
+		sums->rejected += none[w->n - 1];
+		*at = ends[w->n - 1];
+	}
+}
+
+ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw *draws, size_t n, const struct draw *ahead, size_t n_ahead,
+                                   size_t stride, int adagrad, struct update_sums *sums)
+{
+	size_t at = 0, asked = UPDATE_AHEAD, to_ask = n + (n_ahead < UPDATE_AHEAD ? n_ahead : UPDATE_AHEAD);
+	struct ROWS(window) w;
+	struct ROWS(factors) f;
+	VEC parts[ROWS(N_SUMS)][ROWS_LANES];
+	LANES s[ROWS(N_SUMS)];
+#define AHEAD(i) ((i) < n ? &draws[i] : &ahead[(i) - n])
+	while (at < n) {
+		ROWS(fill_window)(draws, n, &at, &w, sums);
+		for (uint32_t t = 0; t < w.n; t++) { /* users' rows here, items' rows below: memory has something to do all the time */
+			if (asked + t < to_ask)
+				ROWS(ask_for_user)(c, AHEAD(asked + t), stride);
+			ROWS(sum_rows)(c, &w, t, stride, parts);
+		}
+		for (int k = 0; k < ROWS(N_SUMS); k++) {
+			for (uint32_t t = w.n; t < ROWS_LANES; t++)
+				parts[k][t] = (VEC){0};
+			ROWS(sum_lanes)(parts[k], &s[k]);
+		}
+		ROWS(take_factors)(c, &w, s, adagrad, sums, &f);
+		for (uint32_t t = 0; t < w.n; t++) {
+			if (asked < to_ask) {
+				ROWS(ask_for_items)(c, AHEAD(asked), stride);
+				asked++;
+			}
+			if (f.finite[t]) {
+				sums->triples++;
+				ROWS(move_rows)(c, &w, t, stride, adagrad, &f);
+			} else {
+				sums->nonfinite = 1;
+				sums->rejected++;
+			}
+		}
+	}
+	for (; asked < to_ask; asked++) {
+		ROWS(ask_for_user)(c, AHEAD(asked), stride);
+		ROWS(ask_for_items)(c, AHEAD(asked), stride);
+	}
+#undef AHEAD
+}
+
+#define ROWS_SPECIAL(name, width)                                                                                                                    \
+	ROWS_FN void ROWS(update_##name)(const struct row_update *c, const struct draw *d, size_t n, const struct draw *a, size_t n_a,           \
+	                                  struct update_sums *s)                                                                                  \
+	{                                                                                                                                         \
+		if (c->adagrad)                                                                                                                   \
+			ROWS(update_many)(c, d, n, a, n_a, width, 1, s);                                                                          \
+		else                                                                                                                              \
+			ROWS(update_many)(c, d, n, a, n_a, width, 0, s);                                                                          \
+	}
+ROWS_SPECIAL(16, 16)
+ROWS_SPECIAL(32, 32)
+ROWS_SPECIAL(64, 64)
+ROWS_SPECIAL(128, 128)
+ROWS_SPECIAL(any, c->stride)
+
+ROWS_FN void ROWS(update)(const struct row_update *c, const struct draw *draws, size_t n, const struct draw *ahead, size_t n_ahead,
+                          struct update_sums *sums)
+{
+	switch (c->stride) {
+	case 16:
+		ROWS(update_16)(c, draws, n, ahead, n_ahead, sums);
+		break;
+	case 32:
+		ROWS(update_32)(c, draws, n, ahead, n_ahead, sums);
+		break;
+	case 64:
+		ROWS(update_64)(c, draws, n, ahead, n_ahead, sums);
+		break;
+	case 128:
+		ROWS(update_128)(c, draws, n, ahead, n_ahead, sums);
+		break;
+	default:
+		ROWS(update_any)(c, draws, n, ahead, n_ahead, sums);
+	}
+}
+
+#undef ROWS_SPECIAL
+#undef ROWS_FN
+#undef ROWS_INLINE
+#undef SHUFFLE
+#undef PICK
+#undef LANES
+#undef FLAGS

@@ -24,7 +24,10 @@
 
 #define APPLY_BUDGET_US 20000
 #define FOLD_BUDGET_US 6000
-#define FOLD_BUSY_US 1200 /* while lines wait: their users come again soon, and are then fitted once for all of it */
+/* Above this rate a log is caught up with: users come again soon and are then fitted once for all of it; fitting takes an eighth of what applying takes. */
+#define BULK_LINES_PER_SEC 200000
+#define BULK_FOLD_SHARE 8
+#define BULK_HOLD_US 20000 /* a log does not end with the first turn that finds no batch */
 #define REFRESH_BUDGET_US 3000
 #define WARM_BUDGET_US 3000
 #define IDLE_WAIT_MS 100
@@ -249,6 +252,17 @@ static int take_requests(struct engine *engine)
 }
 
 /* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
+/* How long this turn, which applied `lines` in apply_us, may fold in; 0: not at all. */
+static int64_t fold_budget_us(struct engine *engine, uint64_t lines, int64_t apply_us)
+{
+	const int64_t now_us = engine_mono_us();
+
+	if (lines * 1000000 > (uint64_t)(BULK_LINES_PER_SEC * (now_us - engine->turn_us)))
+		engine->bulk_until_us = now_us + BULK_HOLD_US;
+	engine->turn_us = now_us;
+	return now_us < engine->bulk_until_us ? apply_us / BULK_FOLD_SHARE : FOLD_BUDGET_US;
+}
+
 static int turn(struct engine *engine)
 {
 	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */
@@ -259,17 +273,21 @@ static int turn(struct engine *engine)
 
 	if (rc < 0)
 		return rc;
+	const uint64_t lines_before = engine->lines;
+
 	began_us = engine_mono_us();
 	rc = engine_apply(engine, APPLY_BUDGET_US);
 	if (rc < 0)
 		return rc;
 	busy = rc > 0;
-	const int saturated = engine_mono_us() - began_us >= APPLY_BUDGET_US;
+	const int64_t apply_us = engine_mono_us() - began_us;
+	const int saturated = apply_us >= APPLY_BUDGET_US;
+	const int64_t fold_us = fold_budget_us(engine, engine->lines - lines_before, apply_us);
 
 	/* A publish of large tables takes about as long as a slice and the fold-in together: a turn has one or the other. */
 	began_us = engine_mono_us();
 	heavy = engine_checkpoint_step(engine) || engine_publish(engine, 0);
-	folded = heavy && engine_mono_us() - began_us >= ENGINE_LARGE_PUBLISH_US ? 0 : engine_fold_in(engine, saturated ? FOLD_BUSY_US : FOLD_BUDGET_US);
+	folded = heavy && engine_mono_us() - began_us >= ENGINE_LARGE_PUBLISH_US ? 0 : engine_fold_in(engine, fold_us);
 	if (!heavy) {
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
 		trained = engine_train_slice(engine, slice_us);
@@ -304,7 +322,7 @@ static void *engine_thread(void *arg)
 	while (atomic_load(&engine->stop) == 0 && rc >= 0) {
 		rc = turn(engine);
 		if (rc == 0) {
-			queue_wait(engine->queues, IDLE_WAIT_MS);
+			queue_wait(engine->queues, engine_mono_us() < engine->bulk_until_us ? BULK_HOLD_US / 1000 : IDLE_WAIT_MS);
 			if (!engine_cut_is_behind(engine))
 				engine->last_apply_us = 0; /* waiting for work is no gap */
 		}

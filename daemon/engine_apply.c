@@ -131,12 +131,10 @@ int engine_take_changes(struct engine *engine, int recent)
 		engine->training.news_passes = learner_get_progress(engine->learner).passes;
 		engine->training.resting = 0;
 	}
-	/* A new positive changes what a user is recommended: he goes first. Other news moves his intercept: he can wait. */
 	for (size_t i = 0; i < changes.n_touched; i++)
-		if (!user_list_has(&engine->fold.waiting, changes.touched[i]))
-			user_list_put_last(&engine->fold.waiting, changes.touched[i]);
+		engine_fold_news(engine, changes.touched[i]);
 	for (size_t i = 0; i < changes.n_positives; i++)
-		user_list_put_first(&engine->fold.waiting, changes.positives[i].user);
+		engine_fold_positive(engine, changes.positives[i].user);
 	if (changes.n_touched > 0 || changes.n_candidates > 0)
 		engine->training.dirty = 1;
 	state_changes_clear(engine->state);

@@ -2,7 +2,7 @@
  * engine_fold.c: personal rows. Engine thread.
  *
  * Fold-in: a user with new positives gets his row fitted against the published item tables at once (the latest first), stored beside his facts as a
- * difference to the published global row; other news moves only his intercept. Refresh: rows that were fitted to an older V are fitted again in spare
+ * difference to the published global row. Other news moves only his intercept: it is dealt with in rounds, so that who has much of it is fitted once a round. Refresh: rows that were fitted to an older V are fitted again in spare
  * time, oldest first. While V stands still a row stays valid and only its stamp is renewed.
  *
  * The intercept bu is the maximum a posteriori fit of "watched enough" over decided impressions; it moves conf, never the order. Its prior is the global
@@ -16,6 +16,8 @@
 #include "daemon/engine_internal.h"
 
 #define DECIDED_MAX 1024u
+#define FOLD_LEAST_US 50
+#define NEWS_ROUND_US 500000 /* a round takes up whoever has news; the next begins no sooner than this */
 
 int engine_fold_open(struct engine *engine)
 {
@@ -32,6 +34,7 @@ void engine_fold_close(struct engine *engine)
 	struct engine_fold *fold = &engine->fold;
 
 	user_list_free(&fold->waiting);
+	user_list_free(&fold->news);
 	user_list_free(&fold->late);
 	user_list_free(&fold->rows);
 	personalize_scratch_free(&fold->scratch);
@@ -49,6 +52,8 @@ int engine_fold_grow(struct engine *engine)
 	if (n <= fold->n_bu)
 		return 0;
 	rc = user_list_reserve(&fold->waiting, n);
+	if (rc == 0)
+		rc = user_list_reserve(&fold->news, n);
 	if (rc == 0)
 		rc = user_list_reserve(&fold->late, n);
 	if (rc == 0)
@@ -234,6 +239,46 @@ static void fit_user(struct engine *engine, uint32_t user, const struct generati
 	store_row(engine, user, g, fitted, fit_bu(engine, g, fitted, n_decided), n_positives);
 }
 
+void engine_fold_news(struct engine *engine, uint32_t user)
+{
+	struct engine_fold *fold = &engine->fold;
+
+	if (!user_list_has(&fold->waiting, user) && !user_list_has(&fold->news, user))
+		user_list_put_last(&fold->news, user);
+}
+
+void engine_fold_positive(struct engine *engine, uint32_t user)
+{
+	struct engine_fold *fold = &engine->fold;
+
+	if (user_list_has(&fold->news, user)) {
+		user_list_take_out(&fold->news, user);
+		fold->news_round -= fold->news_round > 0; /* he may be of the next round: then one of this round waits for that */
+	}
+	user_list_put_first(&fold->waiting, user);
+}
+
+/* Takes out who is next; UINT32_MAX: nobody. */
+static uint32_t take_next(struct engine_fold *fold, int64_t now_us)
+{
+	uint32_t user = user_list_first(&fold->waiting);
+
+	if (user != UINT32_MAX) {
+		user_list_take_out(&fold->waiting, user);
+		return user;
+	}
+	if (fold->news_round == 0 && now_us - fold->news_round_us >= NEWS_ROUND_US) {
+		fold->news_round = fold->news.n;
+		fold->news_round_us = now_us;
+	}
+	if (fold->news_round == 0)
+		return UINT32_MAX;
+	fold->news_round--;
+	user = user_list_first(&fold->news);
+	user_list_take_out(&fold->news, user);
+	return user;
+}
+
 int engine_fold_in(struct engine *engine, int64_t budget_us)
 {
 	const int64_t began_us = engine_mono_us();
@@ -242,8 +287,7 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 	uint32_t user;
 	int done = 0;
 
-	while (g != NULL && !engine_cut_is_behind(engine) && (user = user_list_first(&fold->waiting)) != UINT32_MAX) {
-		user_list_take_out(&fold->waiting, user);
+	while (g != NULL && budget_us >= FOLD_LEAST_US && !engine_cut_is_behind(engine) && (user = take_next(fold, began_us)) != UINT32_MAX) {
 		if (user >= g->tables.n_users) {
 			user_list_put_last(&fold->late, user); /* not published yet; training.dirty asks for it. The others must not wait for him */
 		} else {

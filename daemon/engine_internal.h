@@ -33,7 +33,10 @@ struct intercept_sample {
 };
 
 struct engine_fold {
-	struct user_list waiting; /* touched, latest first */
+	struct user_list waiting; /* users with new positives, latest first */
+	struct user_list news;    /* users with other news, which moves only their intercept; the longest waiting first */
+	size_t news_round;        /* so many at the front of `news` belong to the round under way */
+	int64_t news_round_us;    /* when it began */
 	struct user_list late;    /* fitted without something that the generation did not know yet; wait for the next one */
 	struct user_list rows;    /* users with a personal row, oldest fit first */
 	struct personalize_scratch scratch;
@@ -104,6 +107,8 @@ struct engine {
 	size_t n_positions, positions_capacity;
 	int64_t clock_base_us, clock_start_us;
 	uint64_t lines;           /* applied since the start */
+	int64_t turn_us;          /* when the last turn had applied its lines */
+	int64_t bulk_until_us;    /* until then a log is being caught up with */
 	uint64_t heartbeat;
 	int64_t last_apply_us, gap_window_us;
 	struct gap_histogram gaps, gaps_before; /* of this half minute and the one before */
@@ -161,7 +166,10 @@ int engine_take_changes(struct engine *engine, int recent);
 int engine_fold_open(struct engine *engine);
 void engine_fold_close(struct engine *engine);
 int engine_fold_grow(struct engine *engine);
-/* Folds waiting users in, at most `budget_us`. Returns users folded in. */
+/* News of a user that moves his intercept; a new positive of his, which changes what he is recommended: he goes first. The user has a place (engine_fold_grow). */
+void engine_fold_news(struct engine *engine, uint32_t user);
+void engine_fold_positive(struct engine *engine, uint32_t user);
+/* Folds waiting users in for about `budget_us`, at least one unless it is below 50. Returns users folded in. */
 int engine_fold_in(struct engine *engine, int64_t budget_us);
 /* Fits old personal rows again, oldest first. */
 int engine_refresh(struct engine *engine, int64_t budget_us);

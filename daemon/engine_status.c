@@ -159,7 +159,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	s->training_resting = engine->training.resting;
 	snprintf(s->training_trouble, sizeof(s->training_trouble), "%s", engine->training.trouble);
 	s->folded_in = engine->fold.folded_in;
-	s->fold_in_waiting = engine->fold.waiting.n + engine->fold.late.n;
+	s->fold_in_waiting = engine->fold.waiting.n + engine->fold.news.n + engine->fold.late.n;
 	s->personal_rows = engine->fold.rows.n;
 	s->refreshed = engine->fold.refreshed;
 	fill_checkpoint(engine, s, now_us);

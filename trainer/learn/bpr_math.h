@@ -83,11 +83,9 @@ BPR_FN float bpr_sigmoid(float x)
 	return BPR_DIV(1.0f, 1.0f + bpr_exp(-x));
 }
 
-/* ln(1 + exp(x)). ln(1 + t) for t in 0..1 by the series of 2 atanh(t / (2 + t)); error below 1e-6 relative. -ln sigmoid(x) = softplus(-x). */
-BPR_FN float bpr_softplus(float x)
+/* ln(1 + t) for t in 0..1, by the series of 2 atanh(t / (2 + t)); error below 1e-6 relative. */
+BPR_FN float bpr_log1p(float t)
 {
-	float big = x > 0.0f ? x : 0.0f;
-	float t = bpr_exp(x > 0.0f ? -x : x);
 	float s = BPR_DIV(t, 2.0f + t);
 	float q = s * s;
 	float p = 1.0f / 13.0f;
@@ -97,7 +95,13 @@ BPR_FN float bpr_softplus(float x)
 	p = BPR_FMA(p, q, 1.0f / 5.0f);
 	p = BPR_FMA(p, q, 1.0f / 3.0f);
 	p = BPR_FMA(p, q, 1.0f);
-	return BPR_FMA(2.0f * s, p, big);
+	return 2.0f * s * p;
+}
+
+/* ln(1 + exp(x)). -ln sigmoid(x) = softplus(-x). */
+BPR_FN float bpr_softplus(float x)
+{
+	return (x > 0.0f ? x : 0.0f) + bpr_log1p(bpr_exp(x > 0.0f ? -x : x));
 }
 
 /* To fixed point, towards zero; cut to +-BPR_FIXED_MAX (NaN to the lower end: the caller has checked its inputs). */

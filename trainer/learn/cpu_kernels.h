@@ -79,6 +79,11 @@ struct row_kernels {
 	/* Adds to gradient[dim] the BPR gradient of a user row over n pairs: sum of sigmoid(-x) (V[pos] - V[neg]). */
 	void (*pairs_gradient)(const float *V, const float *bi, const float *row, size_t dim, const struct item_pair *pairs, size_t n,
 	                       float *gradient);
+	/*
+	 * Logistic log likelihood at intercept b, up to rounding: the sum of ln sigmoid(sign[i] (x[i] + b)), sign +1 or -1; its derivative in b is added to
+	 * *slope, minus the second derivative to *curve.
+	 */
+	double (*logit_sums)(const float *x, const float *sign, size_t n, float b, double *slope, double *curve);
 	float (*dot)(const float *a, const float *b, size_t dim);
 	/*
 	 * Deterministic mode (cpu_rows_exact.h): the same bits at every level. Working rows.

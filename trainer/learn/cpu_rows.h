@@ -123,6 +123,20 @@ ROWS_FN void ROWS(pairs_gradient)(const float *V, const float *bi, const float *
 	}
 }
 
+ROWS_FN double ROWS(logit_sums)(const float *x, const float *sign, size_t n, float b, double *slope, double *curve)
+{
+	double value = 0.0;
+	for (size_t i = 0; i < n; i++) {
+		float margin = sign[i] * (x[i] + b);
+		float t = bpr_exp(margin > 0.0f ? -margin : margin); /* in 0..1, whatever the margin */
+		float miss = BPR_DIV(margin > 0.0f ? t : 1.0f, 1.0f + t);
+		value -= (double)((margin > 0.0f ? 0.0f : -margin) + bpr_log1p(t));
+		*slope += (double)(sign[i] * miss);
+		*curve += (double)(miss * (1.0f - miss));
+	}
+	return value;
+}
+
 static const struct row_kernels ROWS(kernels) = {
 	.name = ROWS_NAME,
 	.philox_run = ROWS(philox_run),
@@ -131,6 +145,7 @@ static const struct row_kernels ROWS(kernels) = {
 	.copy_rows = ROWS(copy_rows),
 	.score = ROWS(score),
 	.pairs_gradient = ROWS(pairs_gradient),
+	.logit_sums = ROWS(logit_sums),
 	.dot = ROWS(dot),
 	.exact_dot = ROWS(exact_dot),
 	.exact_add = ROWS(exact_add),

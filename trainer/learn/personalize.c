@@ -22,6 +22,7 @@
 #define NEWTON_STEPS 8
 #define NEWTON_STEP_MAX 4.0
 #define SCORES_KEPT 2048u
+#define SCORES_CHUNK 64u
 
 void personalize_scratch_free(struct personalize_scratch *scratch)
 {
@@ -200,48 +201,55 @@ int personalize_row(const struct tables *tables, const float *start, const uint3
 	return 0;
 }
 
-/* Score without the intercept of decided impression i; the first SCORES_KEPT are kept. */
+/* Scores without the intercept and labels as signs; the first SCORES_KEPT are kept, the others computed each time. */
 struct offsets {
 	const struct tables *tables;
 	const float *row;
 	const struct decided_impression *decided;
 	size_t n;
 	const struct row_kernels *kernels;
-	float kept[SCORES_KEPT];
+	float kept[SCORES_KEPT], kept_sign[SCORES_KEPT];
 };
 
-static float offset_compute(const struct offsets *o, size_t i)
+/* Of decided impressions first..first + n - 1. */
+static void offsets_compute(const struct offsets *o, size_t first, size_t n, float *scores, float *signs)
 {
-	uint32_t item = o->decided[i].item;
-	return o->kernels->dot(o->row, o->tables->V + (size_t)item * o->tables->dim, o->tables->dim) + o->tables->bi[item];
+	for (size_t i = 0; i < n; i++) {
+		const struct decided_impression *d = &o->decided[first + i];
+		scores[i] = o->kernels->dot(o->row, o->tables->V + (size_t)d->item * o->tables->dim, o->tables->dim) + o->tables->bi[d->item];
+		signs[i] = d->label ? 1.0f : -1.0f;
+	}
 }
 
 /* Log posterior at b up to a constant, with its first derivative and minus its second. */
 static double posterior(const struct offsets *o, double b, double prior, double precision, double *ret_slope, double *ret_curve)
 {
 	double value = -0.5 * precision * (b - prior) * (b - prior);
-	double slope = -precision * (b - prior), curve = precision;
-	for (size_t i = 0; i < o->n; i++) {
-		float x = (i < SCORES_KEPT ? o->kept[i] : offset_compute(o, i)) + (float)b;
-		float p = bpr_sigmoid(x);
-		int label = o->decided[i].label != 0;
-		value -= (double)bpr_softplus(label ? -x : x);
-		slope += (double)((label ? 1.0f : 0.0f) - p);
-		curve += (double)(p * (1.0f - p));
+	size_t kept = o->n < SCORES_KEPT ? o->n : SCORES_KEPT;
+	*ret_slope = -precision * (b - prior);
+	*ret_curve = precision;
+	value += o->kernels->logit_sums(o->kept, o->kept_sign, kept, (float)b, ret_slope, ret_curve);
+	for (size_t i = kept; i < o->n; i += SCORES_CHUNK) {
+		float scores[SCORES_CHUNK], signs[SCORES_CHUNK];
+		size_t n = o->n - i < SCORES_CHUNK ? o->n - i : SCORES_CHUNK;
+		offsets_compute(o, i, n, scores, signs);
+		value += o->kernels->logit_sums(scores, signs, n, (float)b, ret_slope, ret_curve);
 	}
-	*ret_slope = slope;
-	*ret_curve = curve;
 	return value;
 }
 
 float intercept_fit(const struct tables *tables, const float *row, const struct decided_impression *decided, size_t n, float prior,
                     float prior_weight)
 {
-	struct offsets o = {.tables = tables, .row = row, .decided = decided, .n = n, .kernels = row_kernels_best()};
+	struct offsets o; /* its arrays are filled as far as they are used */
 	if (n == 0)
 		return prior;
-	for (size_t i = 0; i < n && i < SCORES_KEPT; i++)
-		o.kept[i] = offset_compute(&o, i);
+	o.tables = tables;
+	o.row = row;
+	o.decided = decided;
+	o.n = n;
+	o.kernels = row_kernels_best();
+	offsets_compute(&o, 0, n < SCORES_KEPT ? n : SCORES_KEPT, o.kept, o.kept_sign);
 	double b = (double)prior, slope, curve;
 	double value = posterior(&o, b, (double)prior, (double)prior_weight, &slope, &curve);
 	for (int i = 0; i < NEWTON_STEPS; i++) {

@@ -361,6 +361,29 @@ static void test_score_dot_and_pairs(void **state)
 	}
 }
 
+static void test_logit_sums(void **state)
+{
+	enum { N = 200 };
+	float x[N], sign[N];
+	(void)state;
+	for (uint32_t i = 0; i < N; i++) {
+		x[i] = 30.0f * philox_centred(world_random(i, 60)); /* far into both tails */
+		sign[i] = world_random(i, 61) % 2 ? 1.0f : -1.0f;
+	}
+	for (int level = 0; level < 3 && row_kernels_at(level); level++) {
+		double value = 0, slope = 5, curve = 7, got_slope = 5, got_curve = 7; /* both are added to */
+		for (uint32_t i = 0; i < N; i++) {
+			double m = (double)sign[i] * ((double)x[i] - 0.75), p = 1 / (1 + exp(-m));
+			value -= m > 0 ? log1p(exp(-m)) : log1p(exp(m)) - m;
+			slope += (double)sign[i] * (1 - p);
+			curve += p * (1 - p);
+		}
+		assert_near(row_kernels_at(level)->logit_sums(x, sign, N, -0.75f, &got_slope, &got_curve) / N, value / N);
+		assert_near(got_slope / N, slope / N);
+		assert_near(got_curve / N, curve / N);
+	}
+}
+
 static void test_copy_rows(void **state)
 {
 	static float from[4 * 48], to[4 * 48];
@@ -423,7 +446,7 @@ int main(void)
 		cmocka_unit_test(test_philox_runs),
 		cmocka_unit_test(test_update_is_the_naive_one),        cmocka_unit_test(test_sgd_step_is_the_gradient),
 		cmocka_unit_test(test_update_leaves_out_what_it_must), cmocka_unit_test(test_score_dot_and_pairs),
-		cmocka_unit_test(test_copy_rows),                      cmocka_unit_test(test_exact_kernels_agree),
+		cmocka_unit_test(test_logit_sums), cmocka_unit_test(test_copy_rows),                      cmocka_unit_test(test_exact_kernels_agree),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

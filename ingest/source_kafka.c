@@ -18,7 +18,7 @@ static const struct source_ops kafka_ops;
 static const struct kafka_setting defaults[] = {
 	{"client.id", "recd"},
 	{"fetch.message.max.bytes", "262144"},
-	{"queued.max.messages.kbytes", "65536"},
+	{"queued.max.messages.kbytes", "131072"}, /* a full queue of librdkafka before 2.2 fetches nothing for a second */
 	{"queued.min.messages", "1000000"}, /* let the bytes decide */
 	{"check.crcs", "true"},
 	{"isolation.level", "read_committed"},
@@ -76,6 +76,17 @@ static int copy_positions(struct source_kafka *source, const struct source_posit
 	return 0;
 }
 
+/* librdkafka 2.2 and later can be told to look at a full queue sooner than after its default, a second. */
+static void shorten_queue_backoff(rd_kafka_conf_t *conf)
+{
+	const char *name = "fetch.queue.backoff.ms";
+	char value[16], said[128];
+	size_t size = sizeof(value);
+
+	if (rd_kafka_conf_get(conf, name, value, &size) == RD_KAFKA_CONF_OK && strcmp(value, "1000") == 0)
+		(void)rd_kafka_conf_set(conf, name, "20", said, sizeof(said));
+}
+
 static int open_client(struct source_kafka *source, const struct source_kafka_config *config, char *errstr, size_t errstr_size)
 {
 	const struct kafka_setting fixed[] = {
@@ -94,6 +105,7 @@ static int open_client(struct source_kafka *source, const struct source_kafka_co
 
 	if (r < 0)
 		return r;
+	shorten_queue_backoff(conf);
 	rd_kafka_conf_set_opaque(conf, source);
 	rd_kafka_conf_set_log_cb(conf, kafka_on_log);
 	rd_kafka_conf_set_error_cb(conf, kafka_on_error);

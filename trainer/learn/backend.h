@@ -13,9 +13,23 @@
 #include "trainer/learn/tables.h"
 
 struct backend;
-struct training_set; /* sampler.h */
+struct training_set;        /* sampler.h */
+struct personalize_options; /* personalize.h */
 
 enum optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAGRAD };
+/* BPR: rank a positive above its negative. BCE: predict each of the two by itself (labels 1 and 0), over the same triples. */
+enum loss { LOSS_BPR, LOSS_BCE };
+/* How a backend stores its working tables; arithmetic is fp32 always, and so are copies (struct tables). bf16: CUDA, fast mode only. */
+enum precision { PRECISION_FP32, PRECISION_BF16 };
+
+/*
+ * Skips of a user for the sampler. `list` writes at most max item indexes and returns how many it wrote; called only from inside learner_train(),
+ * from any training thread, while nothing is being applied. Must not allocate.
+ */
+struct skip_source {
+	size_t (*list)(void *ctx, uint32_t user, uint32_t *ret_items, size_t max);
+	void *ctx;
+};
 
 struct learn_options {
 	uint32_t emb_dim;          /* 1..512 */
@@ -24,6 +38,8 @@ struct learn_options {
 	int deterministic;         /* 1: synchronous batches, bit-identical on every backend and thread count */
 	uint32_t batch_size;       /* triples of a step */
 	int32_t optimizer;         /* enum optimizer */
+	int32_t loss;              /* enum loss */
+	int32_t precision;         /* enum precision; must stay, like emb_dim */
 	float learning_rate;
 	float reg_user, reg_pos, reg_neg, reg_bias; /* L2 weights */
 	float adagrad_forget;      /* share of the Adagrad sums forgotten per pass over the positives; 0: never */
@@ -49,8 +65,40 @@ struct train_job {
 struct train_report {
 	uint64_t triples;     /* triples that moved parameters */
 	uint64_t rejected;    /* draws without a valid negative (a user with all items positive), skipped */
-	double loss;          /* mean of -ln sigmoid(x) over a sample of this job's triples; NaN when none */
+	double loss;          /* mean loss over a sample of this job's triples (BPR: -ln sigmoid(x)); NaN when none */
 	int nonfinite;        /* 1: a non-finite value was met */
+};
+
+/* A batch of users to personalize (personalize.h): user k has the positives [offsets[k], offsets[k + 1]). Everything is the caller's. */
+struct personalize_batch {
+	uint32_t n;
+	const float *starts;         /* [n, emb_dim] rows to begin at */
+	const uint64_t *offsets;     /* [n + 1] */
+	const uint32_t *positives;   /* [offsets[n]] item indexes */
+	const uint32_t *candidates;  /* [n_candidates] */
+	uint32_t n_candidates;
+	const struct personalize_options *options;
+	float *ret_rows; /* [n, emb_dim]; row k is written when ret_rcs[k] is 0 */
+	int *ret_rcs;    /* [n] as personalize_row() returns */
+};
+
+/* A batch of top-K queries: the k items with the highest dot(row, V[i]) + bi[i] outside the user's masked ones; ties: the lower index first. */
+struct topk_batch {
+	uint32_t n, k;             /* k: 1..TOPK_BATCH_MAX */
+	const float *rows;         /* [n, emb_dim] */
+	const uint64_t *offsets;   /* [n + 1] into masked */
+	const uint32_t *masked;    /* item indexes, ascending within a user */
+	uint32_t *ret_items;       /* [n, k]; UINT32_MAX after the last */
+	float *ret_scores;         /* [n, k] */
+};
+#define TOPK_BATCH_MAX 1024u
+
+/* The device that a backend works on, for status and logs. */
+struct device_facts {
+	char name[96];          /* "NVIDIA H100 80GB HBM3"; the CPU backend's: its vector level */
+	char driver[32];        /* "13.0"; empty: none */
+	uint64_t memory_bytes, memory_used_bytes; /* of the device; 0: host memory */
+	uint64_t failures;      /* times the device was lost or refused memory since open */
 };
 
 /*
@@ -66,6 +114,11 @@ struct train_report {
  *   pull    brings `copy` up to date: V, bi, accumulators, and the U rows trained since copy->epoch; grows copy as needed; checks for NaN and Inf in the
  *           same pass: -ERANGE when one was found (copy is then not usable and must be pulled again after a push). bu is not touched.
  *   push    overwrites the working parameters with `copy` (rollback, restore). Rows beyond copy's are initialised anew.
+ *   personalize, topk
+ *           optional: batches over the item tables as the last pull saw them, which training since does not touch. Synchronous.
+ *   facts   optional: fills ret_facts; cheap, never waits for a job.
+ *   -EIO from any of them: the device is lost and this backend is of no more use but to be closed; the host's copy is the truth (learner_replace_backend).
+ *   -ENOMEM: nothing changed.
  */
 struct backend_ops {
 	const char *name; /* "cpu", "cuda" */
@@ -80,6 +133,9 @@ struct backend_ops {
 	int (*wait)(struct backend *backend, struct train_report *ret_report);
 	int (*pull)(struct backend *backend, struct tables *copy);
 	int (*push)(struct backend *backend, const struct tables *copy);
+	int (*personalize)(struct backend *backend, const struct personalize_batch *batch);
+	int (*topk)(struct backend *backend, const struct topk_batch *batch);
+	void (*facts)(struct backend *backend, struct device_facts *ret_facts);
 };
 
 #ifdef __cplusplus

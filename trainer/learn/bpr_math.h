@@ -118,10 +118,19 @@ BPR_FN float bpr_from_fixed(int64_t sum)
 	return (float)sum * (1.0f / BPR_FIXED_ONE);
 }
 
-/* The gradients of ln sigmoid(x) minus L2, for one coordinate; z = sigmoid(-x) (Rendle et al., UAI 2009, section 4.3.1). To be added, times the rate. */
+/*
+ * The gradients of the log likelihood minus L2, for one coordinate; to be added, times the rate. z_pos and z_neg say how far a triple pulls at its two items:
+ * BPR: both weight * sigmoid(-(x_pos - x_neg)) (Rendle et al., UAI 2009, section 4.3.1); BCE: weight * sigmoid(-x_pos) and weight * sigmoid(x_neg).
+ */
 BPR_FN float bpr_gradient_user(float z, float user, float pos, float neg, float reg)
 {
 	return BPR_FMA(z, pos - neg, -(reg * user));
+}
+
+/* The user's with two factors (BCE). */
+BPR_FN float bpr_gradient_user_two(float z_pos, float z_neg, float user, float pos, float neg, float reg)
+{
+	return BPR_FMA(z_pos, pos, BPR_FMA(-z_neg, neg, -(reg * user)));
 }
 
 BPR_FN float bpr_gradient_pos(float z, float user, float pos, float reg)

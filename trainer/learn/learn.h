@@ -10,6 +10,10 @@
 #include "trainer/learn/backend.h"
 #include "trainer/state/state.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct learner;
 
 /* Where triples stand; goes into the checkpoint, so that a restarted run draws on and does not begin again. */
@@ -20,15 +24,6 @@ struct learner_progress {
 	uint64_t walk;         /* position in the walk over the positives */
 	uint64_t passes;       /* whole passes over the positives */
 	uint64_t rollbacks;    /* times the parameters were set back after NaN or divergence */
-};
-
-/*
- * Skips of a user for the sampler. `list` writes at most max item indexes and returns how many it wrote; called only from inside learner_train(),
- * from any training thread, while nothing is being applied. Must not allocate.
- */
-struct skip_source {
-	size_t (*list)(void *ctx, uint32_t user, uint32_t *ret_items, size_t max);
-	void *ctx;
 };
 
 void learn_options_default(struct learn_options *options);
@@ -58,9 +53,12 @@ int learner_pull(struct learner *learner, struct tables *copy);
 int learner_push(struct learner *learner, const struct tables *copy);
 
 /* Optimizer settings that may change at a reload: learning rate comes with each job; these are read at the next job. */
-int learner_set_options(struct learner *learner, const struct learn_options *options); /* emb_dim, seed, threads, deterministic must stay: -EINVAL */
+int learner_set_options(struct learner *learner, const struct learn_options *options); /* emb_dim, seed, threads, precision, deterministic must stay: -EINVAL */
 struct learner_progress learner_get_progress(const struct learner *learner);
 void learner_set_progress(struct learner *learner, const struct learner_progress *progress);
 const char *learner_backend_name(const struct learner *learner);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

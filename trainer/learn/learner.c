@@ -75,6 +75,12 @@ static const char *options_fault(const struct learn_options *o)
 		return o->deterministic ? "batch_size must be 1..65536 in deterministic mode" : "batch_size must be 1..1048576";
 	if (o->optimizer != OPTIMIZER_SGD && o->optimizer != OPTIMIZER_ADAGRAD)
 		return "unknown optimizer";
+	if (o->loss != LOSS_BPR && o->loss != LOSS_BCE)
+		return "unknown loss";
+	if (o->precision != PRECISION_FP32 && o->precision != PRECISION_BF16)
+		return "unknown precision";
+	if (o->precision != PRECISION_FP32 && o->deterministic)
+		return "deterministic mode keeps its tables in fp32";
 	if (!in_range(o->reg_user, 0.0f, 1e6f) || !in_range(o->reg_pos, 0.0f, 1e6f) || !in_range(o->reg_neg, 0.0f, 1e6f) ||
 	    !in_range(o->reg_bias, 0.0f, 1e6f))
 		return "regularisation must not be negative";
@@ -321,7 +327,7 @@ int learner_set_options(struct learner *learner, const struct learn_options *opt
 {
 	const struct learn_options *old = &learner->options;
 	if (options_fault(options) || options->emb_dim != old->emb_dim || options->seed != old->seed || options->threads != old->threads ||
-	    options->deterministic != old->deterministic || learner->running)
+	    options->precision != old->precision || options->deterministic != old->deterministic || learner->running)
 		return -EINVAL;
 	learner->options = *options;
 	return 0;

@@ -12,6 +12,10 @@
 
 #include "trainer/learn/sampler.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define HARD_OF_MAX 64u
 
 /* Draws place k with a probability in proportion to weight k, in constant time (Walker's alias method). */
@@ -54,5 +58,8 @@ void hard_candidates(const struct draw_plan *plan, const struct draw *draw, uint
  * the user has no valid negative. scores[n] is used up. Scores that are not numbers are passed over.
  */
 uint32_t hard_choose(const struct training_set *set, const struct draw *draw, const uint32_t *items, float *scores, uint32_t n);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,7 +5,11 @@
 #define TRAINER_LEARN_PERSONALIZE_H
 
 #include "trainer/learn/tables.h"
-#include "trainer/state/state.h"
+#include "trainer/state/pairs.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct personalize_options {
 	uint32_t steps;        /* default 300 */
@@ -42,5 +46,8 @@ int personalize_row(const struct tables *tables, const float *start, const uint3
  */
 float intercept_fit(const struct tables *tables, const float *row, const struct decided_impression *decided, size_t n, float prior,
                     float prior_weight);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

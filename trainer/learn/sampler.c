@@ -381,7 +381,7 @@ void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, s
 			struct philox_block block = {{random.v[0][l], random.v[1][l], random.v[2][l], random.v[3][l]}};
 			draw->index = index + l;
 			draw->step = plan->step + job_step;
-			draw->reserved = 0;
+			draw->weight = 1.0f;
 			choose_positive(plan, job_step, block.v[3], draw);
 			choose_negative(plan, &block, draw);
 			if (draw->kind != NEGATIVE_HARD)

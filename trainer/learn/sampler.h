@@ -13,7 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "trainer/learn/learn.h"
+#include "trainer/learn/backend.h"
+#include "trainer/state/pairs.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define PAIR_SHARDS 256u
 #define SAMPLE_NONE UINT32_MAX /* no valid negative exists */
@@ -77,7 +82,7 @@ struct draw {
 	uint32_t index; /* in its step */
 	uint64_t step;
 	uint32_t kind; /* enum negative_kind */
-	uint32_t reserved; /* 0 */
+	float weight;  /* of the positive in the gradient; 1 without weights */
 };
 
 /* How the draws of one job map to positives and random numbers. Draw d of a job is index d % batch of step `step + d / batch`. */
@@ -117,5 +122,8 @@ uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw)
 void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws);
 /* Moves the set past `draws` draws made by this plan. */
 void training_set_advance(struct training_set *set, const struct draw_plan *plan, uint64_t draws);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "ingest/event.h"
+#include "trainer/state/pairs.h"
 
 #define STATE_NONE UINT32_MAX      /* no such user or item */
 #define STATE_TIME_NONE INT64_MIN  /* has not happened */
@@ -87,11 +88,6 @@ struct user_copy {
 	size_t capacity;
 };
 void user_copy_free(struct user_copy *copy);
-
-struct user_item {
-	uint32_t user;
-	uint32_t item;
-};
 
 /* Exact counters of the state; they live in the cut. */
 struct state_counters {
@@ -167,12 +163,7 @@ float state_completion(const struct state *state, const struct watch_fact *watch
 int state_is_positive(const struct state *state, const struct watch_fact *watch);
 /* Items of the positives; writes at most max, returns how many there are. */
 size_t state_positives(const struct state *state, const struct user_facts *facts, uint32_t *ret_items, size_t max);
-/* Decided impressions, one per item: label 1 (positive) or 0 (skip: shown, old enough, and no click, play, like or watch at or after). Items in
- * neither state are left out. Writes at most max, returns how many there are. */
-struct decided_impression {
-	uint32_t item;
-	int32_t label;
-};
+/* Decided impressions, one per item (pairs.h). Writes at most max, returns how many there are. */
 size_t state_decided(const struct state *state, const struct user_facts *facts, struct decided_impression *ret_decided, size_t max);
 
 /* -- catalogue; [any] -- */

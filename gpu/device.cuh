@@ -1,0 +1,81 @@
+/*
+ * device.cuh: what all of gpu/ needs of the CUDA runtime: launching, failures in words, and named access to memory that others write meanwhile.
+ *
+ * One source, two compilers: nvcc, and g++ with the tests' emulation of the runtime, whose <cuda_runtime.h> brings GPU_LAUNCH and GPU_SHARED of its own.
+ * Kernels use no static shared memory, no inline PTX and no cooperative groups, so that both can run them.
+ */
+#ifndef GPU_DEVICE_CUH
+#define GPU_DEVICE_CUH
+
+#include <cuda_runtime.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef GPU_LAUNCH
+/* A kernel with several template arguments stands in parentheses. */
+#define GPU_LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+/* The block's dynamic shared memory as an array of `type`. */
+#define GPU_SHARED(type, name)                                                                                                                       \
+	extern __shared__ __align__(16) unsigned char gpu_shared_bytes[];                                                                            \
+	type *name = reinterpret_cast<type *>(gpu_shared_bytes)
+#endif
+
+#define GPU_FN static __device__ __forceinline__
+#define GPU_WARP 32u
+#define GPU_ALL_LANES 0xffffffffu
+
+/* The first failure of a backend and where it was met; code is cudaSuccess until then. A lost device keeps failing, an allocation may be tried again. */
+struct gpu_fault {
+	cudaError_t code;
+	const char *what; /* static text: "training", "allocating the item table" */
+};
+
+/* cudaErrorMemoryAllocation is -ENOMEM, every other failure -EIO (the device cannot be trusted any more), success 0. Notes the fault. */
+int gpu_check(struct gpu_fault *fault, cudaError_t code, const char *what);
+/* "training: an illegal memory access was encountered", at most size bytes with the NUL. */
+void gpu_fault_text(const struct gpu_fault *fault, char *text, size_t size);
+
+/*
+ * Memory that other threads of the device may write at the same time (Hogwild). Loads bypass L1, which is not coherent between SMs; adds are single atomic
+ * operations without a result. The emulation's forms are relaxed atomics, so that its thread sanitizer keeps quiet about these places and no others.
+ */
+GPU_FN float gpu_load(const float *p)
+{
+#ifdef GPU_EMULATED
+	float v;
+	__atomic_load(p, &v, __ATOMIC_RELAXED);
+	return v;
+#else
+	return __ldcg(p);
+#endif
+}
+
+GPU_FN float4 gpu_load4(const float *p)
+{
+#ifdef GPU_EMULATED
+	return make_float4(gpu_load(p), gpu_load(p + 1), gpu_load(p + 2), gpu_load(p + 3));
+#else
+	return __ldcg(reinterpret_cast<const float4 *>(p));
+#endif
+}
+
+GPU_FN void gpu_add(float *p, float v)
+{
+	(void)atomicAdd(p, v);
+}
+
+/* p on a 16-byte boundary. One operation from sm_90 on. */
+GPU_FN void gpu_add4(float *p, float4 v)
+{
+#if defined(GPU_EMULATED) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900)
+	gpu_add(p, v.x);
+	gpu_add(p + 1, v.y);
+	gpu_add(p + 2, v.z);
+	gpu_add(p + 3, v.w);
+#else
+	(void)atomicAdd(reinterpret_cast<float4 *>(p), v);
+#endif
+}
+
+#endif

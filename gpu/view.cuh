@@ -1,0 +1,80 @@
+/*
+ * view.cuh: what kernels see: plain structs of device pointers and numbers, passed by value. The host side fills them anew for each launch.
+ */
+#ifndef GPU_VIEW_CUH
+#define GPU_VIEW_CUH
+
+#include <stdint.h>
+
+#include "trainer/learn/sampler.h"
+
+#define GPU_SKIPS_MAX 64u /* skips kept for a user, as many as the host's sampler looks at */
+
+struct gpu_user_side {
+	float acc;      /* row-wise Adagrad sum */
+	uint32_t stamp; /* the pull epoch of the row's last change */
+};
+
+struct gpu_item_side {
+	float bias;
+	float acc;
+};
+
+/* Rows of `stride` elements (float, or bf16 as uint16_t); beyond dim they are zero. Row r begins at r * stride. */
+struct tables_view {
+	void *U, *V;
+	struct gpu_user_side *users;
+	struct gpu_item_side *items;
+	uint32_t n_users, n_items;
+	uint32_t dim, stride;
+};
+
+/* The training set's mirror. slots: one open-addressing table of (user << 32 | item), UINT64_MAX free; filter: a word of 64 bits for 8 slots. */
+struct set_view {
+	const struct user_item *positives; /* [n_positives], in the host's order */
+	const float *weights;              /* [n_positives] or NULL: all 1 */
+	uint64_t n_positives;
+	const uint64_t *slots;  /* [mask + 1] */
+	const uint64_t *filter; /* [(mask + 1) / 8] */
+	uint64_t mask;
+	const uint32_t *user_positives;  /* [n_users] */
+	const uint32_t *candidates;      /* [n_candidates] */
+	uint32_t n_candidates;
+	uint32_t n_users, n_items;
+	const uint32_t *alias_below, *alias_other; /* [n_candidates], or NULL */
+	const struct recent_positive *recent;      /* [n_recent], oldest first */
+	uint32_t n_recent;
+	const uint32_t *skips;   /* [n_users, GPU_SKIPS_MAX], or NULL */
+	const uint32_t *n_skips; /* [n_users] */
+};
+
+/* struct draw_plan without the host's pointers. */
+struct plan_view {
+	uint64_t seed, step, walk;
+	uint32_t batch, recent_per_step;
+	uint64_t skip_below, popular_below, hard_below;
+	uint32_t hard_of;
+	float weight_factor; /* of the whole job, over the weights of the positives */
+};
+
+/* How a job moves rows. */
+struct update_view {
+	int32_t loss;    /* enum loss */
+	int32_t adagrad; /* 0: plain SGD */
+	float rate;
+	float reg_user, reg_pos, reg_neg, reg_bias;
+	float norm_max;
+	float per_user, per_item; /* 1 / dim, 1 / (dim + 1) */
+	uint32_t epoch;           /* stamp for the user rows that move */
+};
+
+/* What a job adds up on the device; zeroed before it. */
+struct job_sums {
+	unsigned long long triples, rejected;
+	unsigned long long loss_n;
+	double loss;
+	uint32_t nonfinite;
+	uint32_t reserved;
+};
+
+#endif

@@ -1,8 +1,9 @@
 /*
  * backend.cuh: the CUDA backend's inside, for the files of gpu/ (backend.h is its outside). One host thread calls, the engine's.
  *
- * Two streams. `stream` runs jobs, growth and everything that touches tables, in order. `copies` brings changes of the training set over while a job runs;
- * the next job waits for them by an event. A backend whose fault is set refuses everything but close.
+ * Two streams. `stream` runs jobs, growth and everything else that touches memory which kernels read, in order. `copies` does nothing but bring bytes from pinned
+ * host memory into staging memory of the device; `stream` waits for them by events and moves them to their place (upload.cuh). So a running job never sees half a
+ * change. A backend whose fault is set refuses everything but close.
  */
 #ifndef GPU_BACKEND_CUH
 #define GPU_BACKEND_CUH
@@ -13,6 +14,8 @@
 #include "trainer/learn/backend.h"
 
 struct set_mirror;  /* set_mirror.cuh */
+struct upload;      /* upload.cuh: the way to the device */
+struct table_work;  /* backend_tables.cu: memory of pull and push */
 struct exact_work;  /* train_exact.cuh: memory of the deterministic mode */
 struct query_work;  /* personalize and top-K: memory of batches */
 
@@ -23,9 +26,9 @@ struct backend {
 	int device;
 	struct cudaDeviceProp properties;
 	struct gpu_fault fault;
-	uint64_t failures;
 	cudaStream_t stream, copies;
-	cudaEvent_t copied, job_done;
+	cudaEvent_t job_done;
+	uint64_t memory_bytes, memory_used_bytes; /* of the device, as last asked */
 
 	/* working tables */
 	struct device_array U, V, users, items; /* elements of float or uint16_t; struct gpu_user_side; struct gpu_item_side */
@@ -36,6 +39,8 @@ struct backend {
 	struct device_array pulled_V, pulled_bias;
 	uint32_t pulled_items;
 
+	struct upload *upload;
+	struct table_work *table_work;
 	struct set_mirror *mirror;
 	struct exact_work *exact;
 	struct query_work *query;
@@ -53,6 +58,7 @@ struct tables_view backend_tables_view(const struct backend *backend);
 uint32_t gpu_stride_of(uint32_t dim);
 
 /* backend_tables.cu */
+void table_work_free(struct table_work *work);
 int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
 int cuda_pull(struct backend *backend, struct tables *copy);
 int cuda_push(struct backend *backend, const struct tables *copy);
@@ -62,8 +68,11 @@ int cuda_forget(struct backend *backend);
 /* set_mirror.cu */
 int set_mirror_open(struct backend *backend);
 void set_mirror_close(struct backend *backend);
-/* Stages what changed since the last call and enqueues it behind what runs; ret_view is for the next launch on backend->stream. */
-int set_mirror_sync(struct backend *backend, struct set_view *ret_view);
+/*
+ * For a job about to start: brings over what changed since the last call, enqueued behind what runs; ret_view is for launches on backend->stream until the next
+ * call. The job says how far skips are brought up to date (set_mirror.cuh).
+ */
+int set_mirror_sync(struct backend *backend, const struct train_job *job, struct set_view *ret_view);
 
 /* train.cu: backend.h's train, poll and wait. */
 int cuda_train(struct backend *backend, const struct train_job *job, struct train_report *ret_report);

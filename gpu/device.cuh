@@ -25,15 +25,22 @@
 #define GPU_WARP 32u
 #define GPU_ALL_LANES 0xffffffffu
 
-/* The first failure of a backend and where it was met; code is cudaSuccess until then. A lost device keeps failing, an allocation may be tried again. */
+/*
+ * What went wrong with a backend. `code` is cudaSuccess until a call fails for another reason than memory; the first such failure stays, since nothing on the
+ * device can be trusted after it. Refused memory is counted and may be tried again.
+ */
 struct gpu_fault {
 	cudaError_t code;
-	const char *what; /* static text: "training", "allocating the item table" */
+	cudaError_t last;  /* the last failure of any kind */
+	const char *what;  /* where `last` was met; static text: "training", "room for items" */
+	uint64_t failures;
 };
 
-/* cudaErrorMemoryAllocation is -ENOMEM, every other failure -EIO (the device cannot be trusted any more), success 0. Notes the fault. */
+/* 0; -ENOMEM when memory was refused; -EIO for every other failure, and for every call once fault->code is set. Takes note of the failure. */
 int gpu_check(struct gpu_fault *fault, cudaError_t code, const char *what);
-/* "training: an illegal memory access was encountered", at most size bytes with the NUL. */
+/* The same for a launch just made. */
+int gpu_launched(struct gpu_fault *fault, const char *what);
+/* "training: an illegal memory access was encountered", at most size bytes with the NUL; "" without a failure. */
 void gpu_fault_text(const struct gpu_fault *fault, char *text, size_t size);
 
 /*
@@ -57,6 +64,34 @@ GPU_FN float4 gpu_load4(const float *p)
 	return make_float4(gpu_load(p), gpu_load(p + 1), gpu_load(p + 2), gpu_load(p + 3));
 #else
 	return __ldcg(reinterpret_cast<const float4 *>(p));
+#endif
+}
+
+GPU_FN void gpu_store(float *p, float v)
+{
+#ifdef GPU_EMULATED
+	__atomic_store(p, &v, __ATOMIC_RELAXED);
+#else
+	__stcg(p, v);
+#endif
+}
+
+/* Several threads may write the same value. */
+GPU_FN void gpu_store_u32(uint32_t *p, uint32_t v)
+{
+#ifdef GPU_EMULATED
+	__atomic_store_n(p, v, __ATOMIC_RELAXED);
+#else
+	__stcg(p, v);
+#endif
+}
+
+GPU_FN void gpu_store_u64(uint64_t *p, uint64_t v)
+{
+#ifdef GPU_EMULATED
+	__atomic_store_n(p, v, __ATOMIC_RELAXED);
+#else
+	*(volatile uint64_t *)p = v;
 #endif
 }
 

@@ -29,10 +29,10 @@ struct tables_view {
 	uint32_t dim, stride;
 };
 
-/* The training set's mirror. slots: one open-addressing table of (user << 32 | item), UINT64_MAX free; filter: a word of 64 bits for 8 slots. */
+/* The training set's mirror. slots and filter: pair_set.cuh answers from them. */
 struct set_view {
 	const struct user_item *positives; /* [n_positives], in the host's order */
-	const float *weights;              /* [n_positives] or NULL: all 1 */
+	const float *weights;              /* [n_positives] log2, or NULL: all the same (sampler.h) */
 	uint64_t n_positives;
 	const uint64_t *slots;  /* [mask + 1] */
 	const uint64_t *filter; /* [(mask + 1) / 8] */
@@ -54,7 +54,7 @@ struct plan_view {
 	uint32_t batch, recent_per_step;
 	uint64_t skip_below, popular_below, hard_below;
 	uint32_t hard_of;
-	float weight_factor; /* of the whole job, over the weights of the positives */
+	float weight_log2; /* draw_plan.weight_log2 (sampler.h) */
 };
 
 /* How a job moves rows. */

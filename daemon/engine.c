@@ -251,7 +251,6 @@ static int take_requests(struct engine *engine)
 	return rc;
 }
 
-/* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
 /* How long this turn, which applied `lines` in apply_us, may fold in; 0: not at all. */
 static int64_t fold_budget_us(struct engine *engine, uint64_t lines, int64_t apply_us)
 {
@@ -263,6 +262,7 @@ static int64_t fold_budget_us(struct engine *engine, uint64_t lines, int64_t app
 	return now_us < engine->bulk_until_us ? apply_us / BULK_FOLD_SHARE : FOLD_BUDGET_US;
 }
 
+/* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
 static int turn(struct engine *engine)
 {
 	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */

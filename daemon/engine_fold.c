@@ -2,8 +2,9 @@
  * engine_fold.c: personal rows. Engine thread.
  *
  * Fold-in: a user with new positives gets his row fitted against the published item tables at once (the latest first), stored beside his facts as a
- * difference to the published global row. Other news moves only his intercept: it is dealt with in rounds, so that who has much of it is fitted once a round. Refresh: rows that were fitted to an older V are fitted again in spare
- * time, oldest first. While V stands still a row stays valid and only its stamp is renewed.
+ * difference to the published global row. Other news moves only his intercept: it is dealt with in rounds, so that who has much of it is fitted once a
+ * round. Refresh: rows that were fitted to an older V are fitted again in spare time, oldest first. While V stands still a row stays valid and only its
+ * stamp is renewed.
  *
  * The intercept bu is the maximum a posteriori fit of "watched enough" over decided impressions; it moves conf, never the order. Its prior is the global
  * intercept, fitted the same way over a sample of what was folded in lately.
@@ -14,10 +15,12 @@
 #include <string.h>
 
 #include "daemon/engine_internal.h"
+#include "trainer/learn/score.h"
 
 #define DECIDED_MAX 1024u
 #define FOLD_LEAST_US 50
-#define NEWS_ROUND_US 500000 /* a round takes up whoever has news; the next begins no sooner than this */
+#define NEWS_ROUND_US 500000       /* a round takes up whoever has news; the next begins no sooner than this */
+#define NEWS_ROUND_BULK_US 5000000 /* while a log is caught up with, whose users have more news at once */
 
 int engine_fold_open(struct engine *engine)
 {
@@ -84,11 +87,8 @@ static void sample_scores(struct engine_fold *fold, const struct tables *tables,
 	for (size_t j = 0; j < take; j++) {
 		const struct decided_impression *d = &fold->decided[j * n / take];
 		const float *v = tables->V + (size_t)d->item * tables->dim;
-		float score = tables->bi[d->item];
 
-		for (uint32_t k = 0; k < tables->dim; k++)
-			score += row[k] * v[k];
-		sample->scores[sample->next] = score;
+		sample->scores[sample->next] = tables->bi[d->item] + score_dot(row, v, tables->dim);
 		sample->decided[sample->next] = (struct decided_impression){ .item = sample->next, .label = d->label };
 		sample->next = (sample->next + 1) % INTERCEPT_SAMPLE;
 		if (sample->n < INTERCEPT_SAMPLE)
@@ -259,15 +259,17 @@ void engine_fold_positive(struct engine *engine, uint32_t user)
 }
 
 /* Takes out who is next; UINT32_MAX: nobody. */
-static uint32_t take_next(struct engine_fold *fold, int64_t now_us)
+static uint32_t take_next(struct engine *engine, int64_t now_us)
 {
+	struct engine_fold *fold = &engine->fold;
+	const int64_t round_us = now_us < engine->bulk_until_us ? NEWS_ROUND_BULK_US : NEWS_ROUND_US;
 	uint32_t user = user_list_first(&fold->waiting);
 
 	if (user != UINT32_MAX) {
 		user_list_take_out(&fold->waiting, user);
 		return user;
 	}
-	if (fold->news_round == 0 && now_us - fold->news_round_us >= NEWS_ROUND_US) {
+	if (fold->news_round == 0 && now_us - fold->news_round_us >= round_us) {
 		fold->news_round = fold->news.n;
 		fold->news_round_us = now_us;
 	}
@@ -287,7 +289,7 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 	uint32_t user;
 	int done = 0;
 
-	while (g != NULL && budget_us >= FOLD_LEAST_US && !engine_cut_is_behind(engine) && (user = take_next(fold, began_us)) != UINT32_MAX) {
+	while (g != NULL && budget_us >= FOLD_LEAST_US && !engine_cut_is_behind(engine) && (user = take_next(engine, began_us)) != UINT32_MAX) {
 		if (user >= g->tables.n_users) {
 			user_list_put_last(&fold->late, user); /* not published yet; training.dirty asks for it. The others must not wait for him */
 		} else {

@@ -19,6 +19,8 @@ struct personalize_options; /* personalize.h */
 enum optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAGRAD };
 /* BPR: rank a positive above its negative. BCE: predict each of the two by itself (labels 1 and 0), over the same triples. */
 enum loss { LOSS_BPR, LOSS_BCE };
+/* In which order the positives are walked: at random, or in short runs of one user (sampler.h), whose row then stays in the nearest cache. Offline only. */
+enum walk_order { ORDER_SHUFFLED, ORDER_GROUPED };
 /* How a backend stores its working tables; arithmetic is fp32 always, and so are copies (struct tables). bf16: CUDA, fast mode only. */
 enum precision { PRECISION_FP32, PRECISION_BF16 };
 
@@ -40,6 +42,7 @@ struct learn_options {
 	int32_t optimizer;         /* enum optimizer */
 	int32_t loss;              /* enum loss */
 	int32_t precision;         /* enum precision; must stay, like emb_dim */
+	int32_t order;             /* enum walk_order; must stay */
 	float learning_rate;
 	float reg_user, reg_pos, reg_neg, reg_bias; /* L2 weights */
 	float adagrad_forget;      /* share of the Adagrad sums forgotten per pass over the positives; 0: never */
@@ -65,7 +68,8 @@ struct train_job {
 struct train_report {
 	uint64_t triples;     /* triples that moved parameters */
 	uint64_t rejected;    /* draws without a valid negative (a user with all items positive), skipped */
-	double loss;          /* mean loss over a sample of this job's triples (BPR: -ln sigmoid(x)); NaN when none */
+	double loss;          /* mean loss over a sample of this job's triples (BPR: -ln sigmoid(x_pos - x_neg); BCE: -ln sigmoid(x_pos) and
+	                       * -ln sigmoid(-x_neg), halved); weights left out; NaN when none */
 	int nonfinite;        /* 1: a non-finite value was met */
 };
 
@@ -78,6 +82,7 @@ struct personalize_batch {
 	const uint32_t *candidates;  /* [n_candidates] */
 	uint32_t n_candidates;
 	const struct personalize_options *options;
+	const uint64_t *seeds; /* [n] of each user's draws; NULL: options->seed for all */
 	float *ret_rows; /* [n, emb_dim]; row k is written when ret_rcs[k] is 0 */
 	int *ret_rcs;    /* [n] as personalize_row() returns */
 };

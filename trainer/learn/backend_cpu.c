@@ -36,6 +36,7 @@ struct row_update cpu_row_update(const struct backend *backend, const struct tra
 		.stride = backend->stride,
 		.epoch = backend->epoch,
 		.adagrad = options->optimizer == OPTIMIZER_ADAGRAD,
+		.loss = options->loss,
 		.rate = job->learning_rate,
 		.reg_user = options->reg_user,
 		.reg_pos = options->reg_pos,

@@ -143,6 +143,18 @@ BPR_FN float bpr_gradient_neg(float z, float user, float neg, float reg)
 	return BPR_FMA(-z, user, -(reg * neg));
 }
 
+/* A positive's weight is at most 2^this, whatever its age and the mean say. */
+#define BPR_WEIGHT_LOG2_MAX 3.0f
+
+/* The weight of a draw: 2^(own - mean), both as base-2 logarithms; 1 when they are equal. */
+BPR_FN float bpr_weight(float own_log2, float mean_log2)
+{
+	float d = own_log2 - mean_log2;
+	if (!(d < BPR_WEIGHT_LOG2_MAX))
+		d = BPR_WEIGHT_LOG2_MAX;
+	return bpr_exp(d * 0.693147182f);
+}
+
 /*
  * What a row's summed gradient is multiplied with. norm2: squared norm of the gradient; inverse_size: 1 / (number of coordinates).
  * Row-wise Adagrad: the sum takes in the mean square, the step is rate / sqrt(sum). The step's norm is cut to norm_max.

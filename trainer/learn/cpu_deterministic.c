@@ -1,7 +1,7 @@
 /*
  * cpu_deterministic.c: synchronous batches whose result has the same bits for any number of threads, on any machine and backend.
  *
- * A batch has three parts, with all threads meeting in between: (1) draw the triples and take sigmoid(-x) from the parameters as they stand at the
+ * A batch has three parts, with all threads meeting in between: (1) draw the triples and take their pulls (bpr_math.h) from the parameters as they stand at the
  * batch's start, a range of the batch a thread; (2) add up each touched row's gradient in int64 fixed point, a row belonging to one thread;
  * (3) apply the sums, the same ownership. Integer sums do not depend on their order, so neither does the result.
  */
@@ -24,11 +24,16 @@ struct touched_row {
 	uint32_t is_item;
 };
 
+/* How far a triple pulls at its items; the same number twice with BPR. */
+struct pull {
+	float pos, neg;
+};
+
 struct batch_work {
 	uint32_t batch; /* triples there is room for */
 	struct draw *draws;
-	float *z;    /* sigmoid(-x) of each triple */
-	float *loss; /* softplus(-x); negative: the triple is left out */
+	struct pull *pulls; /* of each triple */
+	float *loss; /* negative: the triple is left out */
 	struct touched_row *rows; /* [3 * batch] */
 	uint32_t n_rows;
 	uint32_t *user_slots, *item_slots; /* [n_users], [n_items]; slot + 1, 0: none */
@@ -49,7 +54,7 @@ void cpu_batch_work_free(struct batch_work *work)
 	if (!work)
 		return;
 	array_free(work->draws);
-	array_free(work->z);
+	array_free(work->pulls);
 	array_free(work->loss);
 	array_free(work->rows);
 	array_free(work->user_slots);
@@ -76,7 +81,7 @@ static int work_reserve(struct backend *backend, uint32_t batch)
 		return -ENOMEM;
 	uint64_t rows_max = (uint64_t)batch * 2 < backend->n_items ? (uint64_t)batch * 2 : backend->n_items;
 	rows_max += batch < backend->n_users ? batch : backend->n_users;
-	if (grow(&work->draws, batch * sizeof *work->draws) < 0 || grow(&work->z, batch * sizeof *work->z) < 0 ||
+	if (grow(&work->draws, batch * sizeof *work->draws) < 0 || grow(&work->pulls, batch * sizeof *work->pulls) < 0 ||
 	    grow(&work->loss, batch * sizeof *work->loss) < 0 || grow(&work->rows, rows_max * sizeof *work->rows) < 0 ||
 	    grow(&work->user_slots, backend->n_users * sizeof *work->user_slots) < 0 ||
 	    grow(&work->item_slots, backend->n_items * sizeof *work->item_slots) < 0 ||
@@ -84,6 +89,29 @@ static int work_reserve(struct backend *backend, uint32_t batch)
 		return -ENOMEM;
 	work->batch = batch;
 	return 0;
+}
+
+/* Pulls and loss of one triple. */
+static void weigh(const struct batch_job *job, const struct draw *draw, struct pull *ret_pull, float *ret_loss)
+{
+	const struct row_update *c = &job->update;
+	const struct row_kernels *kernels = job->backend->kernels;
+	const float *u = c->U + (size_t)draw->user * c->stride;
+	const float *p = c->V + (size_t)draw->pos * c->stride;
+	const float *n = c->V + (size_t)draw->neg * c->stride;
+	float bias_p = c->items[draw->pos].bias, bias_n = c->items[draw->neg].bias;
+	if (c->loss == LOSS_BCE) {
+		float x_pos = kernels->exact_dot(u, p, NULL, c->stride) + bias_p;
+		float x_neg = kernels->exact_dot(u, n, NULL, c->stride) + bias_n;
+		int finite = bpr_is_finite(x_pos) && bpr_is_finite(x_neg);
+		*ret_loss = finite ? 0.5f * (bpr_softplus(-x_pos) + bpr_softplus(x_neg)) : -2.0f;
+		*ret_pull = (struct pull){draw->weight * bpr_sigmoid(-x_pos), draw->weight * bpr_sigmoid(x_neg)};
+	} else {
+		float x = kernels->exact_dot(u, p, n, c->stride) + (bias_p - bias_n);
+		float z = draw->weight * bpr_sigmoid(-x);
+		*ret_loss = bpr_is_finite(x) ? bpr_softplus(-x) : -2.0f;
+		*ret_pull = (struct pull){z, z};
+	}
 }
 
 /* Part 1: a range of the batch. */
@@ -100,14 +128,8 @@ static void draw_part(void *ctx, uint32_t thread, uint32_t n_threads)
 	for (uint32_t t = from; t < end; t++) {
 		const struct draw *draw = &work->draws[t];
 		work->loss[t] = -1.0f;
-		if (draw->neg == SAMPLE_NONE)
-			continue;
-		const float *u = c->U + (size_t)draw->user * c->stride;
-		const float *p = c->V + (size_t)draw->pos * c->stride;
-		const float *n = c->V + (size_t)draw->neg * c->stride;
-		float x = job->backend->kernels->exact_dot(u, p, n, c->stride) + (c->items[draw->pos].bias - c->items[draw->neg].bias);
-		work->loss[t] = bpr_is_finite(x) ? bpr_softplus(-x) : -2.0f;
-		work->z[t] = bpr_sigmoid(-x);
+		if (draw->neg != SAMPLE_NONE)
+			weigh(job, draw, &work->pulls[t], &work->loss[t]);
 	}
 }
 
@@ -168,19 +190,21 @@ static void sum_part(void *ctx, uint32_t thread, uint32_t n_threads)
 		const float *u = c->U + (size_t)draw->user * c->stride;
 		const float *p = c->V + (size_t)draw->pos * c->stride;
 		const float *n = c->V + (size_t)draw->neg * c->stride;
-		float z = work->z[t];
+		struct pull z = work->pulls[t];
 		int64_t *sums = owned(job, work->user_slots[draw->user], thread, n_threads);
-		if (sums)
-			kernels->exact_add(sums, z, p, n, c->reg_user, u, c->stride);
+		if (sums && c->loss == LOSS_BCE)
+			kernels->exact_add_two(sums, z.pos, z.neg, p, n, c->reg_user, u, c->stride);
+		else if (sums)
+			kernels->exact_add(sums, z.pos, p, n, c->reg_user, u, c->stride);
 		sums = owned(job, work->item_slots[draw->pos], thread, n_threads);
 		if (sums) {
-			kernels->exact_add(sums, z, u, NULL, c->reg_pos, p, c->stride);
-			sums[c->stride] += bpr_to_fixed(BPR_FMA(-c->reg_bias, c->items[draw->pos].bias, z));
+			kernels->exact_add(sums, z.pos, u, NULL, c->reg_pos, p, c->stride);
+			sums[c->stride] += bpr_to_fixed(BPR_FMA(-c->reg_bias, c->items[draw->pos].bias, z.pos));
 		}
 		sums = owned(job, work->item_slots[draw->neg], thread, n_threads);
 		if (sums) {
-			kernels->exact_add(sums, -z, u, NULL, c->reg_neg, n, c->stride);
-			sums[c->stride] += bpr_to_fixed(BPR_FMA(-c->reg_bias, c->items[draw->neg].bias, -z));
+			kernels->exact_add(sums, -z.neg, u, NULL, c->reg_neg, n, c->stride);
+			sums[c->stride] += bpr_to_fixed(BPR_FMA(-c->reg_bias, c->items[draw->neg].bias, -z.neg));
 		}
 	}
 }

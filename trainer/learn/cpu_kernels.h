@@ -30,6 +30,7 @@ struct row_update {
 	uint32_t dim, stride;
 	uint32_t epoch;
 	int adagrad;
+	int32_t loss; /* enum loss */
 	float rate;
 	float reg_user, reg_pos, reg_neg, reg_bias;
 	float norm_max;
@@ -90,10 +91,12 @@ struct row_kernels {
 	 *   exact_dot     dot(a, b - c), or dot(a, b) when c is NULL, in BPR_LANES partial sums: lane l takes the coordinates k with k % 16 = l in
 	 *                 rising order by fused multiply-add; then lanes l and l + 8, l + 4, l + 2, l + 1 are added
 	 *   exact_add     sums[k] += fixed(fma(z, a[k] - b[k], -(reg * w[k]))); b may be NULL
+	 *   exact_add_two sums[k] += fixed(fma(z_pos, a[k], fma(-z_neg, b[k], -(reg * w[k])))): a user's row with two factors (BCE)
 	 *   exact_apply   row += step * sums, *bias (NULL for users) likewise with sums[stride]; takes the step of bpr_step_scale()
 	 */
 	float (*exact_dot)(const float *a, const float *b, const float *c, size_t stride);
 	void (*exact_add)(int64_t *sums, float z, const float *a, const float *b, float reg, const float *w, size_t stride);
+	void (*exact_add_two)(int64_t *sums, float z_pos, float z_neg, const float *a, const float *b, float reg, const float *w, size_t stride);
 	void (*exact_apply)(const struct row_update *update, const int64_t *sums, float *row, float *bias, float *acc);
 };
 

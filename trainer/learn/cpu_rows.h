@@ -149,6 +149,7 @@ static const struct row_kernels ROWS(kernels) = {
 	.dot = ROWS(dot),
 	.exact_dot = ROWS(exact_dot),
 	.exact_add = ROWS(exact_add),
+	.exact_add_two = ROWS(exact_add_two),
 	.exact_apply = ROWS(exact_apply),
 };
 

@@ -38,6 +38,13 @@ static ROWS_TARGET void ROWS(exact_add)(int64_t *sums, float z, const float *a, 
 	}
 }
 
+static ROWS_TARGET void ROWS(exact_add_two)(int64_t *sums, float z_pos, float z_neg, const float *a, const float *b, float reg, const float *w, size_t stride)
+{
+	for (size_t k = 0; k < stride; k += BPR_LANES)
+		for (size_t l = 0; l < BPR_LANES; l++)
+			sums[k + l] += bpr_to_fixed(bpr_gradient_user_two(z_pos, z_neg, w[k + l], a[k + l], b[k + l], reg));
+}
+
 static ROWS_TARGET void ROWS(exact_apply)(const struct row_update *c, const int64_t *sums, float *row, float *bias, float *acc)
 {
 	float gradient[512];

@@ -27,10 +27,11 @@ typedef int32_t ROWS(flags) __attribute__((vector_size(ROWS_LANES * sizeof(int32
 /* One triple a lane. Unused lanes hold rows that no table has, each another. */
 struct ROWS(window) {
 	_Alignas(32) uint32_t user[ROWS_LANES], pos[ROWS_LANES], neg[ROWS_LANES];
+	_Alignas(32) float weight[ROWS_LANES];
 	uint32_t n;
 };
 
-/* What the sums over the rows are: of lane t at [t]. */
+/* Which dot products of the rows are summed: of lane t at [t]. D is pos - neg; BCE sums un at UD and pn at DD instead. */
 enum { ROWS(UD), ROWS(UU), ROWS(UP), ROWS(DD), ROWS(PP), ROWS(NN), ROWS(N_SUMS) };
 
 /* ret[t] = sum of the elements of v[t]. */
@@ -158,17 +159,30 @@ ROWS_INLINE void ROWS(step_scales)(const struct row_update *c, const LANES *norm
 }
 
 /* The factors that move the rows of each lane: row = keep * row + gain * other. */
-struct ROWS(factors) {
-	LANES u_gain, p_gain, n_gain, u_keep, p_keep, n_keep, p_bias, n_bias;
+struct ROWS(factors) { /* u_gain_neg: BCE alone; with BPR the user moves by u_gain times pos - neg */
+	LANES u_gain, u_gain_neg, p_gain, n_gain, u_keep, p_keep, n_keep, p_bias, n_bias;
 	LANES acc_u, acc_p, acc_n;
 	FLAGS finite;
 };
 
-ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROWS(window) *w, const LANES *s, int adagrad, struct update_sums *sums,
-                                    struct ROWS(factors) *f)
+/* The loss of every LOSS_EVERY-th triple. */
+ROWS_INLINE void ROWS(sample_loss)(const struct ROWS(window) *w, const LANES *x_pos, const LANES *x_neg, int bce, const struct ROWS(factors) *f,
+                                   struct update_sums *sums)
+{
+	uint32_t t = (uint32_t)(-sums->triples % LOSS_EVERY);
+	if (t >= w->n || !f->finite[t])
+		return;
+	sums->loss += (double)(bce ? 0.5f * (bpr_softplus(-(*x_pos)[t]) + bpr_softplus((*x_neg)[t])) : bpr_softplus(-(*x_pos)[t]));
+	sums->loss_n++;
+}
+
+/* adagrad and bce are constants of the caller. */
+ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROWS(window) *w, const LANES *s, int adagrad, int bce,
+                                    struct update_sums *sums, struct ROWS(factors) *f)
 {
 	const LANES zero = {0};
-	LANES bias_p = zero, bias_n = zero;
+	LANES bias_p = zero, bias_n = zero, weight;
+	memcpy(&weight, w->weight, sizeof weight);
 	f->acc_u = f->acc_p = f->acc_n = zero;
 	for (uint32_t t = 0; t < w->n; t++) {
 		bias_p[t] = c->items[w->pos[t]].bias;
@@ -179,20 +193,35 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
 			f->acc_n[t] = c->items[w->neg[t]].acc;
 		}
 	}
-	LANES x = s[ROWS(UD)] + (bias_p - bias_n), z;
-	f->finite = ((FLAGS)x & 0x7f800000) != 0x7f800000;
-	ROWS(sigmoid_of_minus)(&x, &z);
-	uint32_t to_sample = (uint32_t)(-sums->triples % LOSS_EVERY);
-	if (to_sample < w->n && f->finite[to_sample]) {
-		sums->loss += (double)bpr_softplus(-x[to_sample]);
-		sums->loss_n++;
+	LANES x, x_neg, z, z_neg, un;
+	if (bce) {
+		un = s[ROWS(UD)];
+		x = s[ROWS(UP)] + bias_p;
+		x_neg = un + bias_n;
+		LANES minus = -x_neg;
+		f->finite = (((FLAGS)x & 0x7f800000) != 0x7f800000) & (((FLAGS)x_neg & 0x7f800000) != 0x7f800000);
+		ROWS(sigmoid_of_minus)(&x, &z);
+		ROWS(sigmoid_of_minus)(&minus, &z_neg);
+		z_neg *= weight;
+		z *= weight;
+	} else {
+		un = s[ROWS(UP)] - s[ROWS(UD)];
+		x = s[ROWS(UD)] + (bias_p - bias_n);
+		x_neg = x;
+		f->finite = ((FLAGS)x & 0x7f800000) != 0x7f800000;
+		ROWS(sigmoid_of_minus)(&x, &z);
+		z *= weight;
+		z_neg = z;
 	}
-	LANES gbp = z - c->reg_bias * bias_p, gbn = -z - c->reg_bias * bias_n;
+	ROWS(sample_loss)(w, &x, &x_neg, bce, f, sums);
+	LANES gbp = z - c->reg_bias * bias_p, gbn = -z_neg - c->reg_bias * bias_n;
 	/* |z d - r u|^2 and so on; rounding may take a tiny one below zero */
-	LANES zz = z * z;
-	LANES norm_u = zz * s[ROWS(DD)] - 2.0f * c->reg_user * z * s[ROWS(UD)] + c->reg_user * c->reg_user * s[ROWS(UU)];
-	LANES norm_p = zz * s[ROWS(UU)] - 2.0f * c->reg_pos * z * s[ROWS(UP)] + c->reg_pos * c->reg_pos * s[ROWS(PP)];
-	LANES norm_n = zz * s[ROWS(UU)] + 2.0f * c->reg_neg * z * (s[ROWS(UP)] - s[ROWS(UD)]) + c->reg_neg * c->reg_neg * s[ROWS(NN)];
+	LANES norm_u = z * z * s[ROWS(DD)] - 2.0f * c->reg_user * z * s[ROWS(UD)] + c->reg_user * c->reg_user * s[ROWS(UU)];
+	if (bce)
+		norm_u = z * z * s[ROWS(PP)] - 2.0f * z * z_neg * s[ROWS(DD)] + z_neg * z_neg * s[ROWS(NN)] -
+		         2.0f * c->reg_user * (z * s[ROWS(UP)] - z_neg * un) + c->reg_user * c->reg_user * s[ROWS(UU)];
+	LANES norm_p = z * z * s[ROWS(UU)] - 2.0f * c->reg_pos * z * s[ROWS(UP)] + c->reg_pos * c->reg_pos * s[ROWS(PP)];
+	LANES norm_n = z_neg * z_neg * s[ROWS(UU)] + 2.0f * c->reg_neg * z_neg * un + c->reg_neg * c->reg_neg * s[ROWS(NN)];
 	norm_u = PICK(norm_u < zero, zero, norm_u);
 	norm_p = PICK(norm_p < zero, zero, norm_p) + gbp * gbp;
 	norm_n = PICK(norm_n < zero, zero, norm_n) + gbn * gbn;
@@ -201,8 +230,9 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
 	ROWS(step_scales)(c, &norm_p, c->per_item, adagrad ? &f->acc_p : NULL, &sp);
 	ROWS(step_scales)(c, &norm_n, c->per_item, adagrad ? &f->acc_n : NULL, &sn);
 	f->u_gain = su * z;
+	f->u_gain_neg = -su * z_neg;
 	f->p_gain = sp * z;
-	f->n_gain = -sn * z;
+	f->n_gain = -sn * z_neg;
 	f->u_keep = 1.0f - su * c->reg_user;
 	f->p_keep = 1.0f - sp * c->reg_pos;
 	f->n_keep = 1.0f - sn * c->reg_neg;
@@ -211,7 +241,8 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
 }
 
 /* stride: a constant where the caller is specialised, so that the loops unroll and the rows stay in registers. */
-ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, VEC (*sums)[ROWS_LANES])
+ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, int bce,
+                                VEC (*sums)[ROWS_LANES])
 {
 	const float *u = c->U + (size_t)w->user[t] * stride;
 	const float *p = c->V + (size_t)w->pos[t] * stride;
@@ -220,9 +251,13 @@ ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct ROWS(wi
 	ROWS_UNROLL
 	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
 		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
-		VEC dk = pk - nk;
+		VEC dk = pk - nk, ek = dk;
+		if (bce) {
+			dk = nk;
+			ek = pk;
+		}
 		ud = ROWS_FMA(uk, dk, ud);
-		dd = ROWS_FMA(dk, dk, dd);
+		dd = ROWS_FMA(ek, dk, dd);
 		uu = ROWS_FMA(uk, uk, uu);
 		up = ROWS_FMA(uk, pk, up);
 		pp = ROWS_FMA(pk, pk, pp);
@@ -236,7 +271,7 @@ ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct ROWS(wi
 	sums[ROWS(NN)][t] = nn;
 }
 
-ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, int adagrad,
+ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, int adagrad, int bce,
                                  const struct ROWS(factors) *f)
 {
 	float *u = c->U + (size_t)w->user[t] * stride;
@@ -245,12 +280,15 @@ ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(w
 	struct user_side *side_u = &c->users[w->user[t]];
 	struct item_side *side_p = &c->items[w->pos[t]], *side_n = &c->items[w->neg[t]];
 	const VEC zero = {0};
-	VEC u_gain = zero + f->u_gain[t], p_gain = zero + f->p_gain[t], n_gain = zero + f->n_gain[t];
+	VEC u_gain = zero + f->u_gain[t], u_gain_neg = zero + f->u_gain_neg[t], p_gain = zero + f->p_gain[t], n_gain = zero + f->n_gain[t];
 	VEC u_keep = zero + f->u_keep[t], p_keep = zero + f->p_keep[t], n_keep = zero + f->n_keep[t];
 	ROWS_UNROLL
 	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
 		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
-		STORE(u + k, ROWS_FMA(u_keep, uk, u_gain * (pk - nk)));
+		VEC step = u_gain * (pk - nk);
+		if (bce)
+			step = ROWS_FMA(u_gain, pk, u_gain_neg * nk);
+		STORE(u + k, ROWS_FMA(u_keep, uk, step));
 		STORE(p + k, ROWS_FMA(p_keep, pk, p_gain * uk));
 		STORE(n + k, ROWS_FMA(n_keep, nk, n_gain * uk));
 	}
@@ -279,6 +317,7 @@ ROWS_INLINE void ROWS(fill_window)(const struct draw *draws, size_t n, size_t *a
 		w->user[t] = draws[i].user;
 		w->pos[t] = draws[i].pos;
 		w->neg[t] = draws[i].neg;
+		w->weight[t] = draws[i].weight;
 		none[t] = skipped;
 		ends[t] = i + 1;
 		t++;
@@ -288,6 +327,7 @@ ROWS_INLINE void ROWS(fill_window)(const struct draw *draws, size_t n, size_t *a
 		w->user[t] = UINT32_MAX - t;
 		w->pos[t] = UINT32_MAX - t;
 		w->neg[t] = UINT32_MAX - ROWS_LANES - t;
+		w->weight[t] = 0.0f;
 	}
 	if (w->n > 1 && ROWS(meets)(w))
 		ROWS(cut_window)(w);
@@ -301,7 +341,7 @@ ROWS_INLINE void ROWS(fill_window)(const struct draw *draws, size_t n, size_t *a
 }
 
 ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw *draws, size_t n, const struct draw *ahead, size_t n_ahead,
-                                   size_t stride, int adagrad, struct update_sums *sums)
+                                   size_t stride, int adagrad, int bce, struct update_sums *sums)
 {
 	size_t at = 0, asked = UPDATE_AHEAD, to_ask = n + (n_ahead < UPDATE_AHEAD ? n_ahead : UPDATE_AHEAD);
 	struct ROWS(window) w;
@@ -314,14 +354,14 @@ ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw
 		for (uint32_t t = 0; t < w.n; t++) { /* users' rows here, items' rows below: memory has something to do all the time */
 			if (asked + t < to_ask)
 				ROWS(ask_for_user)(c, AHEAD(asked + t), stride);
-			ROWS(sum_rows)(c, &w, t, stride, parts);
+			ROWS(sum_rows)(c, &w, t, stride, bce, parts);
 		}
 		for (int k = 0; k < ROWS(N_SUMS); k++) {
 			for (uint32_t t = w.n; t < ROWS_LANES; t++)
 				parts[k][t] = (VEC){0};
 			ROWS(sum_lanes)(parts[k], &s[k]);
 		}
-		ROWS(take_factors)(c, &w, s, adagrad, sums, &f);
+		ROWS(take_factors)(c, &w, s, adagrad, bce, sums, &f);
 		for (uint32_t t = 0; t < w.n; t++) {
 			if (asked < to_ask) {
 				ROWS(ask_for_items)(c, AHEAD(asked), stride);
@@ -329,7 +369,7 @@ ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw
 			}
 			if (f.finite[t]) {
 				sums->triples++;
-				ROWS(move_rows)(c, &w, t, stride, adagrad, &f);
+				ROWS(move_rows)(c, &w, t, stride, adagrad, bce, &f);
 			} else {
 				sums->nonfinite = 1;
 				sums->rejected++;
@@ -347,10 +387,14 @@ ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw
 	ROWS_FN void ROWS(update_##name)(const struct row_update *c, const struct draw *d, size_t n, const struct draw *a, size_t n_a,           \
 	                                  struct update_sums *s)                                                                                  \
 	{                                                                                                                                         \
-		if (c->adagrad)                                                                                                                   \
-			ROWS(update_many)(c, d, n, a, n_a, width, 1, s);                                                                          \
+		if (c->loss == LOSS_BCE && c->adagrad)                                                                                            \
+			ROWS(update_many)(c, d, n, a, n_a, width, 1, 1, s);                                                                       \
+		else if (c->loss == LOSS_BCE)                                                                                                     \
+			ROWS(update_many)(c, d, n, a, n_a, width, 0, 1, s);                                                                       \
+		else if (c->adagrad)                                                                                                              \
+			ROWS(update_many)(c, d, n, a, n_a, width, 1, 0, s);                                                                       \
 		else                                                                                                                              \
-			ROWS(update_many)(c, d, n, a, n_a, width, 0, s);                                                                          \
+			ROWS(update_many)(c, d, n, a, n_a, width, 0, 0, s);                                                                       \
 	}
 ROWS_SPECIAL(16, 16)
 ROWS_SPECIAL(32, 32)

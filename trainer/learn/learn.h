@@ -26,6 +26,17 @@ struct learner_progress {
 	uint64_t rollbacks;    /* times the parameters were set back after NaN or divergence */
 };
 
+/* What a positive weighs: completion^completion_power * 2^(time / half-life). */
+struct weight_rule {
+	double completion_power; /* 0: completion does not count */
+	double half_life_days;   /* 0: age does not count */
+};
+
+/* 1: some weight can differ from 1. */
+int weight_rule_is_on(const struct weight_rule *rule);
+/* log2 of a positive's weight, for learner_add_weighted(). completion: 0..1, taken as 0.01 when lower; time_us: UTC. */
+float weight_rule_log2(const struct weight_rule *rule, double completion, int64_t time_us);
+
 void learn_options_default(struct learn_options *options);
 
 int learner_new(const struct learn_options *options, const struct backend_ops *ops, struct learner **ret_learner, char *errstr,
@@ -35,6 +46,11 @@ void learner_free(struct learner *learner);
 int learner_grow(struct learner *learner, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
 /* Pairs already there are ignored. recent=1: give them their budget of recent passes. */
 int learner_add_positives(struct learner *learner, const struct user_item *pairs, size_t n, int recent);
+/*
+ * The same with weights, log2_weights[n] to base 2 and relative to each other: the mean over all positives becomes 1, none is above 2^3. learner_add_positives()
+ * gives them the logarithm 0. A pair that is already there keeps the weight it came with.
+ */
+int learner_add_weighted(struct learner *learner, const struct user_item *pairs, const float *log2_weights, size_t n, int recent);
 int learner_add_candidates(struct learner *learner, const uint32_t *items, size_t n);
 void learner_clear_positives(struct learner *learner); /* before adding all of them again */
 void learner_set_skips(struct learner *learner, const struct skip_source *source); /* NULL: none */
@@ -53,7 +69,7 @@ int learner_pull(struct learner *learner, struct tables *copy);
 int learner_push(struct learner *learner, const struct tables *copy);
 
 /* Optimizer settings that may change at a reload: learning rate comes with each job; these are read at the next job. */
-int learner_set_options(struct learner *learner, const struct learn_options *options); /* emb_dim, seed, threads, precision, deterministic must stay: -EINVAL */
+int learner_set_options(struct learner *learner, const struct learn_options *options); /* emb_dim, seed, threads, precision, order, deterministic must stay: -EINVAL */
 struct learner_progress learner_get_progress(const struct learner *learner);
 void learner_set_progress(struct learner *learner, const struct learner_progress *progress);
 const char *learner_backend_name(const struct learner *learner);

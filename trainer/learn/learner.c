@@ -18,6 +18,8 @@
 #include "trainer/learn/sampler.h"
 
 #define BATCH_MAX (1u << 20)
+#define WEIGHT_COMPLETION_MIN 0.01
+#define WEIGHT_ORIGIN_US 1577836800e6 /* 2020-01-01: near enough that a float holds the logarithm of an age */
 #define BATCH_MAX_DETERMINISTIC (1u << 16) /* fixed-point sums hold so many (bpr_math.h) */
 
 struct learner {
@@ -59,6 +61,21 @@ void learn_options_default(struct learn_options *options)
 	};
 }
 
+int weight_rule_is_on(const struct weight_rule *rule)
+{
+	return rule->completion_power > 0 || rule->half_life_days > 0;
+}
+
+float weight_rule_log2(const struct weight_rule *rule, double completion, int64_t time_us)
+{
+	double log = 0;
+	if (rule->completion_power > 0)
+		log += rule->completion_power * log2(completion > WEIGHT_COMPLETION_MIN ? completion : WEIGHT_COMPLETION_MIN);
+	if (rule->half_life_days > 0)
+		log += ((double)time_us - WEIGHT_ORIGIN_US) / 86400e6 / rule->half_life_days;
+	return (float)log;
+}
+
 static int in_range(float value, float min, float max)
 {
 	return value >= min && value <= max; /* false for NaN */
@@ -79,6 +96,8 @@ static const char *options_fault(const struct learn_options *o)
 		return "unknown loss";
 	if (o->precision != PRECISION_FP32 && o->precision != PRECISION_BF16)
 		return "unknown precision";
+	if (o->order != ORDER_SHUFFLED && o->order != ORDER_GROUPED)
+		return "unknown order";
 	if (o->precision != PRECISION_FP32 && o->deterministic)
 		return "deterministic mode keeps its tables in fp32";
 	if (!in_range(o->reg_user, 0.0f, 1e6f) || !in_range(o->reg_pos, 0.0f, 1e6f) || !in_range(o->reg_neg, 0.0f, 1e6f) ||
@@ -158,6 +177,15 @@ int learner_add_positives(struct learner *learner, const struct user_item *pairs
 	int rc = 0;
 	for (size_t i = 0; i < n && rc >= 0; i++)
 		rc = training_set_add(&learner->set, pairs[i].user, pairs[i].item, passes);
+	return rc < 0 ? rc : tell_changed(learner);
+}
+
+int learner_add_weighted(struct learner *learner, const struct user_item *pairs, const float *log2_weights, size_t n, int recent)
+{
+	uint32_t passes = recent && learner->options.recent_share > 0.0f ? learner->options.recent_passes : 0;
+	int rc = 0;
+	for (size_t i = 0; i < n && rc >= 0; i++)
+		rc = training_set_add_weighted(&learner->set, pairs[i].user, pairs[i].item, passes, log2_weights[i]);
 	return rc < 0 ? rc : tell_changed(learner);
 }
 
@@ -247,6 +275,15 @@ static void merge(struct train_report *sum, const struct train_report *part)
 	sum->nonfinite |= part->nonfinite;
 }
 
+/* The grouped order is made when positives have come since the last time. */
+static int regroup(struct learner *learner)
+{
+	if (learner->options.order != ORDER_GROUPED || learner->set.n_grouped == learner->set.n_positives)
+		return 0;
+	int rc = training_set_group(&learner->set);
+	return rc < 0 ? rc : tell_changed(learner);
+}
+
 int learner_train(struct learner *learner, const struct train_job *job, struct train_report *ret_report)
 {
 	struct train_report sum = {.loss = (double)NAN}, part = {.loss = (double)NAN};
@@ -257,6 +294,9 @@ int learner_train(struct learner *learner, const struct train_job *job, struct t
 	while (rest.triples_max && learner->set.n_positives && learner->set.n_candidates) {
 		struct train_job next = rest;
 		int rc = learner->options.popular_share > 0.0f ? popularity_refresh(&learner->popularity, &learner->set, learner->options.popular_power) : 0;
+		if (rc < 0)
+			return rc;
+		rc = regroup(learner);
 		if (rc < 0)
 			return rc;
 		draw_plan_make(&learner->set, &learner->options, &learner->plan);
@@ -327,7 +367,7 @@ int learner_set_options(struct learner *learner, const struct learn_options *opt
 {
 	const struct learn_options *old = &learner->options;
 	if (options_fault(options) || options->emb_dim != old->emb_dim || options->seed != old->seed || options->threads != old->threads ||
-	    options->precision != old->precision || options->deterministic != old->deterministic || learner->running)
+	    options->precision != old->precision || options->order != old->order || options->deterministic != old->deterministic || learner->running)
 		return -EINVAL;
 	learner->options = *options;
 	return 0;

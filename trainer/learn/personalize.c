@@ -17,8 +17,6 @@
 #include "trainer/learn/philox.h"
 
 #define NO_ITEM UINT32_MAX
-#define REDRAWS 8u
-#define STEP_NORM_MAX 10.0f
 #define NEWTON_STEPS 8
 #define NEWTON_STEP_MAX 4.0
 #define SCORES_KEPT 2048u
@@ -103,7 +101,7 @@ static struct philox_block draw_random(const struct personalize_options *options
 static uint32_t draw_negative(const struct work *work, const uint32_t *candidates, uint32_t n, const struct personalize_options *options,
                               uint32_t step, uint32_t index, struct philox_block random)
 {
-	for (uint32_t attempt = 1; attempt <= REDRAWS; attempt++) {
+	for (uint32_t attempt = 1; attempt <= PERSONALIZE_REDRAWS; attempt++) {
 		for (int i = 1; i < 4; i++) {
 			uint32_t item = candidates[philox_below(random.v[i], n)];
 			if (!is_own(work, item))
@@ -156,7 +154,7 @@ static void take_step(const struct work *work, const float *start, uint32_t dim,
 		work->gradient[k] = work->gradient[k] * inverse_batch - options->reg * (work->row[k] - start[k]);
 		norm2 += work->gradient[k] * work->gradient[k];
 	}
-	float scale = bpr_step_scale(rate, norm2, 1.0f / (float)dim, STEP_NORM_MAX, acc);
+	float scale = bpr_step_scale(rate, norm2, 1.0f / (float)dim, PERSONALIZE_STEP_NORM_MAX, acc);
 	for (uint32_t k = 0; k < dim; k++)
 		work->row[k] += scale * work->gradient[k];
 }

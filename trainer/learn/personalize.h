@@ -11,6 +11,10 @@
 extern "C" {
 #endif
 
+/* A negative that is the user's own is drawn again so many times, three tries each; then the first valid candidate after a random one is taken. */
+#define PERSONALIZE_REDRAWS 8u
+#define PERSONALIZE_STEP_NORM_MAX 10.0f
+
 struct personalize_options {
 	uint32_t steps;        /* default 300 */
 	uint32_t batch;        /* triples of that user a step; default 32 */

@@ -25,6 +25,7 @@
 #define PHILOX_SHUFFLE 0x00000100u     /* counter (number of the insert, low and high, 0) */
 #define PHILOX_USER_ROW 0x00000200u    /* counter (block of four values, id low, id high) */
 #define PHILOX_ITEM_ROW 0x00000201u    /* the same for items */
+#define PHILOX_GROUP 0x00000202u       /* counter (number, low and high, order made) */
 #define PHILOX_PERSONALIZE 0x00000300u /* counter (index, step, attempt) */
 #define PHILOX_HARD 0x00000500u        /* + block of four candidates, counter (index, step low, step high) */
 

@@ -8,10 +8,12 @@
 #include "trainer/learn/sampler.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "trainer/learn/array.h"
+#include "trainer/learn/bpr_math.h"
 #include "trainer/learn/cpu_kernels.h"
 #include "trainer/learn/negatives.h"
 #include "trainer/learn/philox.h"
@@ -123,6 +125,7 @@ void training_set_free(struct training_set *set)
 		return;
 	free_shards(set);
 	array_free(set->positives);
+	array_free(set->weights);
 	array_free(set->user_positives);
 	array_free(set->candidates);
 	array_free(set->is_candidate);
@@ -193,9 +196,49 @@ static void recent_push(struct training_set *set, struct recent_positive entry)
 	set->recent_owed += entry.left;
 }
 
+float training_set_weight_mean(const struct training_set *set)
+{
+	if (!set->weights || set->n_positives == 0)
+		return 0.0f;
+	return (float)(set->weight_max + log2(set->weight_sum / (double)set->n_positives));
+}
+
+/* Room for one more weight, if weights are kept or are to be from now on. */
+static int reserve_weight(struct training_set *set, float weight_log2)
+{
+	if (!set->weights && weight_log2 == 0.0f)
+		return 0;
+	int first = !set->weights;
+	void *weights = set->weights;
+	int rc = reserve(&weights, set->n_positives + 1, sizeof *set->weights); /* new ones are 0: those that came without */
+	set->weights = weights;
+	if (rc == 0 && first) {
+		set->weight_max = 0;
+		set->weight_sum = (double)set->n_positives;
+	}
+	return rc;
+}
+
+/* Takes the weight into the sum: powers of two up to the highest so far, so that nothing overflows. */
+static void sum_weight(struct training_set *set, double weight)
+{
+	if (set->n_positives == 0)
+		set->weight_sum = 0;
+	if (set->weight_sum <= 0 || weight > set->weight_max) {
+		set->weight_sum *= set->weight_sum > 0 ? exp2(set->weight_max - weight) : 0;
+		set->weight_max = weight;
+	}
+	set->weight_sum += exp2(weight - set->weight_max);
+}
+
 int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uint32_t passes)
 {
-	if (user >= set->n_users || item >= set->n_items)
+	return training_set_add_weighted(set, user, item, passes, 0.0f);
+}
+
+int training_set_add_weighted(struct training_set *set, uint32_t user, uint32_t item, uint32_t passes, float weight_log2)
+{
+	if (user >= set->n_users || item >= set->n_items || !bpr_is_finite(weight_log2))
 		return -EINVAL;
 	uint64_t key = pair_key(user, item);
 	uint64_t hash = pair_hash(key);
@@ -207,6 +250,8 @@ int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uin
 	if (rc == 0)
 		rc = reserve(&log, set->n_positives + 1, sizeof *set->positives);
 	set->positives = log;
+	if (rc == 0)
+		rc = reserve_weight(set, weight_log2);
 	if (rc == 0 && passes && !set->recent) {
 		void *ring = NULL;
 		rc = array_grow(&ring, RECENT_MAX * sizeof *set->recent);
@@ -217,14 +262,20 @@ int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uin
 
 	shard_put(shard, key, hash);
 	shard->used++;
+	if (set->weights)
+		sum_weight(set, (double)weight_log2);
 	uint64_t k = set->n_positives++;
 	uint64_t place = training_set_swapped(set, k);
 	set->positives[k] = set->positives[place];
 	set->positives[place] = (struct user_item){.user = user, .item = item};
+	if (set->weights) {
+		set->weights[k] = set->weights[place];
+		set->weights[place] = weight_log2;
+	}
 	set->user_positives[user]++;
 	(void)training_set_add_candidate(set, item);
 	if (passes)
-		recent_push(set, (struct recent_positive){.user = user, .item = item, .left = passes});
+		recent_push(set, (struct recent_positive){.user = user, .item = item, .left = passes, .weight = weight_log2});
 	return 1;
 }
 
@@ -234,6 +285,7 @@ void training_set_clear(struct training_set *set)
 	if (set->n_users)
 		memset(set->user_positives, 0, set->n_users * sizeof *set->user_positives);
 	set->n_positives = 0;
+	set->n_grouped = 0;
 	set->cleared++;
 	set->recent_head = set->n_recent = 0;
 	set->recent_owed = 0;
@@ -273,6 +325,7 @@ void draw_plan_make(const struct training_set *set, const struct learn_options *
 		.batch = options->batch_size,
 		.recent_head = set->recent_head,
 		.n_recent = set->n_recent,
+		.weight_log2 = training_set_weight_mean(set),
 	};
 	if (set->n_recent) {
 		float share = (float)plan.batch * options->recent_share + 0.5f;
@@ -308,6 +361,7 @@ static void choose_positive(const struct draw_plan *plan, uint64_t job_step, uin
 		if (turn / plan->n_recent < recent->left) {
 			draw->user = recent->user;
 			draw->pos = recent->item;
+			draw->weight = set->weights ? bpr_weight(recent->weight, plan->weight_log2) : 1.0f;
 			return;
 		}
 		at = (uint64_t)(((unsigned __int128)((uint64_t)random << 32) * set->n_positives) >> 64); /* its draws are used up: any positive */
@@ -317,6 +371,7 @@ static void choose_positive(const struct draw_plan *plan, uint64_t job_step, uin
 	}
 	draw->user = set->positives[at].user;
 	draw->pos = set->positives[at].item;
+	draw->weight = set->weights ? bpr_weight(set->weights[at], plan->weight_log2) : 1.0f;
 }
 
 /* One of the user's skips, or SAMPLE_NONE. */
@@ -381,7 +436,6 @@ void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, s
 			struct philox_block block = {{random.v[0][l], random.v[1][l], random.v[2][l], random.v[3][l]}};
 			draw->index = index + l;
 			draw->step = plan->step + job_step;
-			draw->weight = 1.0f;
 			choose_positive(plan, job_step, block.v[3], draw);
 			choose_negative(plan, &block, draw);
 			if (draw->kind != NEGATIVE_HARD)

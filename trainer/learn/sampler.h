@@ -5,7 +5,16 @@
  * The set is changed by the learner alone, between jobs; inside a job any number of threads read it.
  *
  * What a backend that keeps a mirror has to know: `cleared` counts the times everything was thrown away; since then the log grew from the length it last
- * saw to n_positives, and insert number k also moved the pair at training_set_swapped(set, k) (to k). Candidates only grow.
+ * saw to n_positives, and insert number k also moved the pair at training_set_swapped(set, k) (to k). Candidates only grow. `regrouped` counts the times
+ * all pairs were put into another order (at most once a pass, and only between jobs): then every place is new, while the set of pairs is the same.
+ *
+ * Weights: none (NULL) until a positive with a weight of its own comes; from then on weights[k] belongs to positives[k] and moves with it. A draw's weight is
+ * bpr_weight(weights[place], plan.weight_log2), or that of the recent positive's own entry; without weights it is 1.0f. plan.weight_log2 is a number of the job: the
+ * mean weight of all positives, so that the mean over a walk is 1 and rates keep their meaning. Only differences of weights count, so an age's half-life needs no clock:
+ * all grow older alike.
+ *
+ * Order: shuffled, or grouped: blocks of GROUP_USERS users take turns, up to GROUP_RUN positives each. Positions p and p + GROUP_USERS of the walk then mostly hold
+ * the same user, and GROUP_USERS positions in a row mostly hold different ones.
  */
 #ifndef TRAINER_LEARN_SAMPLER_H
 #define TRAINER_LEARN_SAMPLER_H
@@ -22,6 +31,8 @@ extern "C" {
 
 #define PAIR_SHARDS 256u
 #define SAMPLE_NONE UINT32_MAX /* no valid negative exists */
+#define GROUP_RUN 8u   /* positives of one user in a row at most, grouped */
+#define GROUP_USERS 8u /* users that take turns */
 #define RECENT_MAX (1u << 18)  /* recent positives waiting at most; the oldest then rest with the uniform walk */
 
 /*
@@ -40,6 +51,7 @@ struct recent_positive {
 	uint32_t user;
 	uint32_t item;
 	uint32_t left; /* draws still owed */
+	float weight;  /* log2, as in training_set.weights */
 };
 
 struct alias_table; /* negatives.h */
@@ -49,9 +61,13 @@ struct training_set {
 	uint64_t seed;
 	uint32_t n_users, n_items;
 
-	struct user_item *positives; /* [n_positives] in uniformly random order */
+	struct user_item *positives; /* [n_positives] in uniformly random order, or grouped */
+	float *weights;              /* [n_positives] log2 of each one's weight, all up to one addend; NULL: all the same */
+	double weight_max, weight_sum; /* sum of 2^(weight - weight_max) over all; of use with weights only */
 	uint64_t n_positives;
 	uint64_t cleared;
+	uint64_t regrouped; /* times training_set_group() made a new order */
+	uint64_t n_grouped; /* n_positives at the last time */
 	struct pair_shard shards[PAIR_SHARDS];
 	uint32_t *user_positives; /* [n_users] positives of each user */
 
@@ -82,7 +98,7 @@ struct draw {
 	uint32_t index; /* in its step */
 	uint64_t step;
 	uint32_t kind; /* enum negative_kind */
-	float weight;  /* of the positive in the gradient; 1 without weights */
+	float weight;  /* of the triple in the gradient, 1 in the mean; 1.0f without weights */
 };
 
 /* How the draws of one job map to positives and random numbers. Draw d of a job is index d % batch of step `step + d / batch`. */
@@ -94,6 +110,7 @@ struct draw_plan {
 	uint32_t batch;
 	uint32_t recent_per_step; /* the first so many indexes of a step go to recent positives */
 	uint32_t recent_head, n_recent;
+	float weight_log2; /* log2 of the mean weight; see above */
 	/* The 32-bit random number that chooses the kind: skip below skip_below, else popular below popular_below, else hard below hard_below. */
 	uint64_t skip_below, popular_below, hard_below;
 	uint32_t hard_of;
@@ -105,11 +122,20 @@ void training_set_free(struct training_set *set);
 int training_set_grow(struct training_set *set, uint32_t n_users, uint32_t n_items);
 /* 1: added (its item became a candidate, too), 0: was there, -EINVAL: no such row, -ENOMEM (set unchanged). passes: recent draws to give it. */
 int training_set_add(struct training_set *set, uint32_t user, uint32_t item, uint32_t passes);
+/* The same with a weight, as its logarithm to base 2; any finite number. training_set_add(): 0. A pair that was there keeps the weight it came with. */
+int training_set_add_weighted(struct training_set *set, uint32_t user, uint32_t item, uint32_t passes, float weight_log2);
 int training_set_add_candidate(struct training_set *set, uint32_t item);
 void training_set_clear(struct training_set *set);
 int training_set_has(const struct training_set *set, uint32_t user, uint32_t item);
 /* Begins to fetch what training_set_has() will read. */
 void training_set_prefetch(const struct training_set *set, uint32_t user, uint32_t item);
+/* log2 of the mean weight of all positives; 0 without weights. */
+float training_set_weight_mean(const struct training_set *set);
+/*
+ * Puts the positives into a new grouped order, a pure function of (seed, regrouped, the order before). Called between jobs. Needs about 12 bytes a positive while
+ * it runs. 0 or -ENOMEM (nothing changed).
+ */
+int training_set_group(struct training_set *set);
 /* Where insert number k put the pair that it brought (k itself, or an earlier place whose pair moved to k). */
 uint64_t training_set_swapped(const struct training_set *set, uint64_t k);
 

@@ -44,7 +44,7 @@ static struct row_update make_rows(struct rows *r, uint32_t dim, int adagrad)
 static struct draw make_draw(uint32_t n)
 {
 	uint32_t pos = world_random(n, 23) % ITEMS;
-	return (struct draw){.user = world_random(n, 24) % USERS, .pos = pos, .neg = (pos + 1 + world_random(n, 25) % (ITEMS - 1)) % ITEMS};
+	return (struct draw){.user = world_random(n, 24) % USERS, .pos = pos, .neg = (pos + 1 + world_random(n, 25) % (ITEMS - 1)) % ITEMS, .weight = 1.0f};
 }
 
 static double naive_scale(const struct row_update *c, double norm2, double size, double *acc)
@@ -201,7 +201,7 @@ static void test_full_windows(void **state)
 		for (uint32_t k = 0; k < ROWS * STRIDE; k++)
 			U[k] = one_U[k] = k % STRIDE < DIM ? philox_centred(world_random(k, 28)) : 0.0f;
 		for (uint32_t t = 0; t < ROWS; t++)
-			draws[t] = (struct draw){.user = (t * 5) % ROWS, .pos = (t * 7) % (2 * ROWS), .neg = (t * 7 + 16 * 7) % (2 * ROWS)};
+			draws[t] = (struct draw){.user = (t * 5) % ROWS, .pos = (t * 7) % (2 * ROWS), .neg = (t * 7 + 16 * 7) % (2 * ROWS), .weight = 1.0f};
 		U[draws[3].user * STRIDE + 5] = one_U[draws[3].user * STRIDE + 5] = INFINITY; /* one lane that must be left out */
 		struct row_update c = {.U = U, .V = V, .users = users, .items = items, .dim = DIM, .stride = STRIDE, .epoch = 3, .adagrad = 1,
 		                       .rate = 0.05f, .reg_user = 0.01f, .reg_pos = 0.02f, .reg_neg = 0.03f, .norm_max = 0.05f,

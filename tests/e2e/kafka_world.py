@@ -76,6 +76,10 @@ class Broker:
     def sasl_address(self):
         return self._dev("status", "--sasl")
 
+    def tls_address(self):
+        """The address, and the file with the certificate to trust."""
+        return self._dev("status", "--tls").split(" ", 1)
+
     def kill(self):
         self._dev("kill")
 

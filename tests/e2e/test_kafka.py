@@ -179,6 +179,23 @@ def test_wrong_password(kafka, make_kafka_recd):
     assert "test-password" not in recd.log()
 
 
+def test_tls(kafka, make_kafka_recd):
+    """A broker that speaks TLS: with its certificate trusted recd reads; without, the status and the log say that the certificate is not trusted."""
+    topic = kafka.topic("watches")
+    kafka.produce(topic, watches(10, 10))
+    address, certificate = kafka.tls_address()
+    recd = make_kafka_recd(kafka, {"watch_stats": topic}, kafka='properties = ["security.protocol=SSL"];', brokers=address)
+    recd.start()
+    recd.wait(lambda: "certificate" in recd.source("watch_stats")["reason"], "no word of the certificate")
+    assert "certificate" in recd.log() and recd.taken() == 0
+    assert recd.stop() == 0
+    recd.kafka = f'properties = ["security.protocol=SSL", "ssl.ca.location={certificate}"];'
+    recd.write_conf(SMALL)
+    recd.start()
+    recd.wait_taken(100)
+    recd.wait(lambda: not recd.source("watch_stats")["degraded"], "still degraded")
+
+
 def test_foreign_member_changes_nothing(kafka, make_kafka_recd):
     """Row 21: another program joins recd's group, is given every partition and commits; recd reads on, and restarts from its own checkpoint."""
     topic = kafka.topic("watches", 3)

@@ -11,10 +11,21 @@
 #define USERS 60u
 #define ITEMS 90u
 
-static struct tables train_with(const struct learn_options *options, uint64_t steps, double *ret_loss)
+/* log2 of the weight of a pair: 0 without weights, else -2..4 (the highest are cut). */
+static float weight_of(uint32_t user, uint32_t item, int weighted)
+{
+	return weighted ? 1.0f + 6.0f * philox_centred(world_random(user * ITEMS + item, 70)) : 0.0f;
+}
+
+static struct tables train_with(const struct learn_options *options, uint64_t steps, int weighted, double *ret_loss)
 {
 	struct learner *learner = world_learner(options, USERS, ITEMS);
 	struct tables copy = {0};
+	for (uint32_t k = 0; weighted && k < USERS * 9; k++) { /* world_fill() finds them there */
+		struct user_item pair = {k / 9, (k / 9 % 3) * (ITEMS / 3) + world_random(k, 5) % (ITEMS / 3)};
+		float weight = weight_of(pair.user, pair.item, 1);
+		assert_int_equal(learner_add_weighted(learner, &pair, &weight, 1, 0), 0);
+	}
 	world_fill(learner, USERS, ITEMS, 9);
 	struct train_report report = world_train(learner, steps * options->batch_size - 5, 0.05f); /* the last batch is not full */
 	assert_int_equal(report.nonfinite, 0);
@@ -72,19 +83,25 @@ static void naive_triple(struct naive *w, const struct draw *d)
 {
 	const struct learn_options *o = w->options;
 	const struct tables *t = w->t;
-	float lanes[16] = {0};
 	uint32_t dim = t->dim;
-	for (uint32_t k = 0; k < (dim + 15) / 16 * 16; k++)
-		lanes[k % 16] = fmaf(at(t->U, d->user, dim, k), at(t->V, d->pos, dim, k) - at(t->V, d->neg, dim, k), lanes[k % 16]);
-	float z = bpr_sigmoid(-(lane_sum(lanes) + (t->bi[d->pos] - t->bi[d->neg])));
+	float diff[16] = {0}, pos[16] = {0}, neg[16] = {0};
+	for (uint32_t k = 0; k < (dim + 15) / 16 * 16; k++) {
+		float u = at(t->U, d->user, dim, k), p = at(t->V, d->pos, dim, k), n = at(t->V, d->neg, dim, k);
+		diff[k % 16] = fmaf(u, p - n, diff[k % 16]);
+		pos[k % 16] = fmaf(u, p, pos[k % 16]);
+		neg[k % 16] = fmaf(u, n, neg[k % 16]);
+	}
+	int bce = o->loss == LOSS_BCE;
+	float zp = d->weight * bpr_sigmoid(-(bce ? lane_sum(pos) + t->bi[d->pos] : lane_sum(diff) + (t->bi[d->pos] - t->bi[d->neg])));
+	float zn = bce ? d->weight * bpr_sigmoid(lane_sum(neg) + t->bi[d->neg]) : zp;
 	for (uint32_t k = 0; k < dim; k++) {
 		float u = at(t->U, d->user, dim, k), p = at(t->V, d->pos, dim, k), n = at(t->V, d->neg, dim, k);
-		w->user_sums[d->user][k] += bpr_to_fixed(bpr_gradient_user(z, u, p, n, o->reg_user));
-		w->item_sums[d->pos][k] += bpr_to_fixed(bpr_gradient_pos(z, u, p, o->reg_pos));
-		w->item_sums[d->neg][k] += bpr_to_fixed(bpr_gradient_neg(z, u, n, o->reg_neg));
+		w->user_sums[d->user][k] += bpr_to_fixed(bce ? bpr_gradient_user_two(zp, zn, u, p, n, o->reg_user) : bpr_gradient_user(zp, u, p, n, o->reg_user));
+		w->item_sums[d->pos][k] += bpr_to_fixed(bpr_gradient_pos(zp, u, p, o->reg_pos));
+		w->item_sums[d->neg][k] += bpr_to_fixed(bpr_gradient_neg(zn, u, n, o->reg_neg));
 	}
-	w->item_sums[d->pos][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->pos], z));
-	w->item_sums[d->neg][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->neg], -z));
+	w->item_sums[d->pos][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->pos], zp));
+	w->item_sums[d->neg][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->neg], -zn));
 	w->user_touched[d->user] = w->item_touched[d->pos] = w->item_touched[d->neg] = 1;
 }
 
@@ -104,7 +121,7 @@ static void naive_apply(const struct learn_options *o, const int64_t *sums, uint
 }
 
 /* The same training, one triple and one row after the other, on a copy of the starting parameters. */
-static struct tables train_naive(const struct learn_options *options, uint32_t steps)
+static struct tables train_naive(const struct learn_options *options, uint32_t steps, int weighted)
 {
 	struct learner *learner = world_learner(options, USERS, ITEMS); /* for the starting rows only */
 	struct tables t = {0};
@@ -116,8 +133,10 @@ static struct tables train_naive(const struct learn_options *options, uint32_t s
 	training_set_init(&set, options->seed);
 	training_set_grow(&set, USERS, ITEMS);
 	for (uint32_t u = 0; u < USERS; u++)
-		for (uint32_t k = 0; k < 9; k++)
-			training_set_add(&set, u, (u % 3) * (ITEMS / 3) + world_random(u * 9 + k, 5) % (ITEMS / 3), 0);
+		for (uint32_t k = 0; k < 9; k++) {
+			uint32_t item = (u % 3) * (ITEMS / 3) + world_random(u * 9 + k, 5) % (ITEMS / 3);
+			training_set_add_weighted(&set, u, item, 0, weight_of(u, item, weighted));
+		}
 	for (uint32_t i = 0; i < ITEMS; i++)
 		training_set_add_candidate(&set, i);
 	draw_plan_make(&set, options, &plan);
@@ -150,15 +169,17 @@ static void test_equal_to_the_naive_loop(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
-		for (int optimizer = OPTIMIZER_SGD; optimizer <= OPTIMIZER_ADAGRAD; optimizer++) {
+		for (int bits = 0; bits < 8; bits++) {
 			struct learn_options options = world_options(dims[i]);
+			int weighted = bits >> 2;
 			options.deterministic = 1;
-			options.optimizer = optimizer;
+			options.optimizer = bits & 1;
+			options.loss = bits >> 1 & 1;
 			options.threads = 2;
 			options.hard_share = i % 2 ? 0.7f : 0.0f;
 			options.hard_of = 5;
 			double loss;
-			struct tables trained = train_with(&options, 7, &loss), naive = train_naive(&options, 7);
+			struct tables trained = train_with(&options, 7, weighted, &loss), naive = train_naive(&options, 7, weighted);
 			assert_true(same_tables(&trained, &naive));
 			assert_true(loss > 0.1 && loss < 2.0);
 			tables_free(&trained);
@@ -170,19 +191,21 @@ static void test_equal_to_the_naive_loop(void **state)
 static void test_equal_over_threads_and_runs(void **state)
 {
 	(void)state;
-	for (int optimizer = OPTIMIZER_SGD; optimizer <= OPTIMIZER_ADAGRAD; optimizer++) {
+	for (int bits = 0; bits < 8; bits++) {
 		struct tables first = {0};
 		double first_loss = 0;
 		for (uint32_t run = 0; run < 5; run++) {
 			struct learn_options options = world_options(33);
 			options.deterministic = 1;
-			options.optimizer = optimizer;
+			options.optimizer = bits & 1;
+			options.loss = bits >> 1 & 1;
+			options.order = bits >> 2 ? ORDER_GROUPED : ORDER_SHUFFLED;
 			options.threads = 1 + run % 3;
 			options.batch_size = 200;
 			options.hard_share = 0.5f;
 			options.popular_share = 0.3f;
 			double loss;
-			struct tables trained = train_with(&options, 40, &loss);
+			struct tables trained = train_with(&options, 40, bits >> 2, &loss);
 			if (run == 0) {
 				first = trained;
 				first_loss = loss;
@@ -203,7 +226,7 @@ static void test_seed_and_jobs(void **state)
 	struct learn_options options = world_options(16);
 	options.deterministic = 1;
 	double loss;
-	struct tables a = train_with(&options, 10, &loss), b = {0};
+	struct tables a = train_with(&options, 10, 0, &loss), b = {0};
 	struct learner *learner = world_learner(&options, USERS, ITEMS);
 	world_fill(learner, USERS, ITEMS, 9);
 	for (int job = 0; job < 9; job++)
@@ -214,7 +237,7 @@ static void test_seed_and_jobs(void **state)
 	learner_free(learner);
 	tables_free(&b);
 	options.seed++;
-	b = train_with(&options, 10, &loss);
+	b = train_with(&options, 10, 0, &loss);
 	assert_false(same_tables(&a, &b));
 	tables_free(&a);
 	tables_free(&b);
@@ -224,23 +247,23 @@ static void test_seed_and_jobs(void **state)
 static void test_near_the_fast_mode(void **state)
 {
 	(void)state;
-	struct learn_options options = world_options(32);
-	options.batch_size = 1;
-	struct tables copies[2] = {{0}, {0}};
-	for (int deterministic = 0; deterministic < 2; deterministic++) {
-		options.deterministic = deterministic;
-		struct learner *learner = world_learner(&options, USERS, ITEMS);
-		world_fill(learner, USERS, ITEMS, 9);
-		world_train(learner, 500, 0.05f);
-		assert_int_equal(learner_pull(learner, &copies[deterministic]), 0);
-		learner_free(learner);
+	for (int loss = LOSS_BPR; loss <= LOSS_BCE; loss++) {
+		struct learn_options options = world_options(32);
+		options.batch_size = 1;
+		options.loss = loss;
+		struct tables copies[2] = {{0}, {0}};
+		for (int deterministic = 0; deterministic < 2; deterministic++) {
+			options.deterministic = deterministic;
+			double told;
+			copies[deterministic] = train_with(&options, 505, 1, &told);
+		}
+		for (size_t k = 0; k < (size_t)USERS * 32; k++)
+			assert_true(fabsf(copies[0].U[k] - copies[1].U[k]) < 1e-4f);
+		for (size_t k = 0; k < (size_t)ITEMS * 32; k++)
+			assert_true(fabsf(copies[0].V[k] - copies[1].V[k]) < 1e-4f);
+		tables_free(&copies[0]);
+		tables_free(&copies[1]);
 	}
-	for (size_t k = 0; k < (size_t)USERS * 32; k++)
-		assert_true(fabsf(copies[0].U[k] - copies[1].U[k]) < 1e-4f);
-	for (size_t k = 0; k < (size_t)ITEMS * 32; k++)
-		assert_true(fabsf(copies[0].V[k] - copies[1].V[k]) < 1e-4f);
-	tables_free(&copies[0]);
-	tables_free(&copies[1]);
 }
 
 int main(void)

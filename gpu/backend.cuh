@@ -2,7 +2,7 @@
  * backend.cuh: the CUDA backend's inside, for the files of gpu/ (backend.h is its outside). One host thread calls, the engine's.
  *
  * Two streams. `stream` runs jobs, growth and everything else that touches memory which kernels read, in order. `copies` does nothing but bring bytes from pinned
- * host memory into staging memory of the device; `stream` waits for them by events and moves them to their place (upload.cuh). So a running job never sees half a
+ * host memory into staging memory of the device; `stream` waits for them by events and moves them to their place (transfer.cuh). So a running job never sees half a
  * change. A backend whose fault is set refuses everything but close.
  */
 #ifndef GPU_BACKEND_CUH
@@ -14,7 +14,7 @@
 #include "trainer/learn/backend.h"
 
 struct set_mirror;  /* set_mirror.cuh */
-struct upload;      /* upload.cuh: the way to the device */
+struct transfer;    /* transfer.cuh: the way to the device and back */
 struct table_work;  /* backend_tables.cu: memory of pull and push */
 struct exact_work;  /* train_exact.cuh: memory of the deterministic mode */
 struct query_work;  /* personalize and top-K: memory of batches */
@@ -39,7 +39,7 @@ struct backend {
 	struct device_array pulled_V, pulled_bias;
 	uint32_t pulled_items;
 
-	struct upload *upload;
+	struct transfer *transfer;
 	struct table_work *table_work;
 	struct set_mirror *mirror;
 	struct exact_work *exact;
@@ -53,11 +53,15 @@ struct backend {
 	double triples_per_us; /* as measured by the last jobs; sizes a job with a time limit */
 };
 
+#define GPU_BLOCK 256u
+/* Blocks of GPU_BLOCK threads for n elements; at least 1, and no more than fill the device a few times: kernels stride over the rest. */
+uint32_t gpu_blocks(const struct backend *backend, uint64_t n);
 struct tables_view backend_tables_view(const struct backend *backend);
 /* The stride for a dim: 16, 32, 64, 128, 256, 384 or 512. */
 uint32_t gpu_stride_of(uint32_t dim);
 
 /* backend_tables.cu */
+int table_work_open(struct backend *backend);
 void table_work_free(struct table_work *work);
 int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
 int cuda_pull(struct backend *backend, struct tables *copy);

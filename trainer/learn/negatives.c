@@ -18,7 +18,7 @@ void alias_free(struct alias_table *table)
 {
 	free(table->below);
 	free(table->other);
-	*table = (struct alias_table){0};
+	*table = (struct alias_table){.version = table->version};
 }
 
 /* Vose's order: a place with too little is filled up from one with too much, until only whole ones are left. share[n]: weight times n over the sum. */
@@ -55,7 +55,12 @@ static void alias_fill(struct alias_table *table, double *share, uint32_t *stack
 
 int alias_build(struct alias_table *table, const double *weights, uint32_t n)
 {
-	struct alias_table made = {.n = n, .below = malloc(n * sizeof *made.below), .other = malloc(n * sizeof *made.other)};
+	struct alias_table made = {
+		.n = n,
+		.version = table->version + 1,
+		.below = malloc(n * sizeof *made.below),
+		.other = malloc(n * sizeof *made.other),
+	};
 	double *share = malloc(n * sizeof *share);
 	uint32_t *stack = malloc(n * sizeof *stack);
 	int rc = made.below && made.other && share && stack ? 0 : -ENOMEM;

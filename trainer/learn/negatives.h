@@ -21,6 +21,7 @@ extern "C" {
 /* Draws place k with a probability in proportion to weight k, in constant time (Walker's alias method). */
 struct alias_table {
 	uint32_t n;
+	uint32_t version; /* another one with each build; 0: never built. For who keeps a copy */
 	uint32_t *below; /* [n] place k is itself when the 32-bit coin is at most this, else other[k] */
 	uint32_t *other; /* [n] */
 };

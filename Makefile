@@ -109,6 +109,36 @@ $(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
 $(B)/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(USES_recctl)
 	$(link)
 
+# ---- CUDA on a CPU --------------------------------------------------------------------------------------------------------------------
+# tests/cuda_emu takes the place of the CUDA runtime: the same .cu files as C++, every lane a fiber. The emulation tells the sanitizers of its fibers itself and is
+# not compiled with them; the .cu files are. A use after return cannot be looked for on stacks that switch this often.
+EMU_O     := $(call objs,tests/cuda_emu/emu_*.cpp)
+GPU_EMU_O := $(patsubst %,$(B)/obj/emu/%.o,$(wildcard gpu/*.cu))
+LIB_emu     := $(B)/lib/libcuda_emu.a
+LIB_gpu_emu := $(B)/lib/libgpu_emu.a
+EMU_SAN   := $(if $(findstring address,$(SAN)),-DEMU_ASAN) $(if $(findstring thread,$(SAN)),-DEMU_TSAN)
+EMU_CXXFLAGS := -std=c++17 -O2 -g $(WARN) -pthread $(EMU_SAN)
+EMU_CUFLAGS  := -x c++ -Itests/cuda_emu -ffp-contract=off -Wno-unknown-pragmas $(if $(findstring address,$(SAN)),$(if $(findstring clang,$(CXX)),\
+	-fsanitize-address-use-after-return=never,--param asan-use-after-return=0))
+$(eval $(call stamp,$(B)/stamp/emu,$$(EMU_O)))
+$(eval $(call stamp,$(B)/stamp/gpu_emu,$$(GPU_EMU_O)))
+$(B)/obj/tests/cuda_emu/emu_%.cpp.o: tests/cuda_emu/emu_%.cpp $(B)/stamp/flags
+	@mkdir -p $(@D)
+	@echo "  CXX  $<"
+	$(Q)$(CXX) $(CPPFLAGS) $(EMU_CXXFLAGS) -c $< -o $@
+$(B)/obj/emu/%.cu.o: %.cu $(B)/stamp/flags
+	@mkdir -p $(@D)
+	@echo "  EMU  $<"
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(EMU_CUFLAGS) -c $< -o $@
+$(LIB_emu): $(EMU_O) $(B)/stamp/emu
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(Q)ar rcs $@ $(EMU_O)
+$(LIB_gpu_emu): $(GPU_EMU_O) $(B)/stamp/gpu_emu
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(Q)ar rcs $@ $(GPU_EMU_O)
+
 # ---- tests ----------------------------------------------------------------------------------------------------------------------------
 # tests/unit/<room>/test_x.c -> $(B)/tests/<room>/test_x. Property tests and fuzz targets may use every room.
 UNIT     := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c))
@@ -123,6 +153,17 @@ $(foreach r,ingest state learn model daemon recctl,$(eval $(call unit_rule,$(r))
 $(PROPERTY) $(FUZZ): LDLIBS += -lcmocka
 $(PROPERTY) $(FUZZ): $(B)/tests/%: $(B)/obj/tests/%.c.o $(USES_recctl)
 	$(link)
+# The emulation's own tests, and those of gpu/ on it: C beside backend.h, or CUDA.
+EMU_TESTS := $(patsubst tests/cuda_emu/%.cu,$(B)/tests/cuda_emu/%,$(wildcard tests/cuda_emu/test_*.cu))
+GPU_TESTS := $(patsubst tests/unit/gpu/%.cu,$(B)/tests/gpu/%,$(wildcard tests/unit/gpu/test_*.cu)) $(filter $(B)/tests/gpu/%,$(UNIT))
+$(EMU_TESTS) $(GPU_TESTS): LDLIBS += -lcmocka
+$(B)/tests/cuda_emu/%: $(B)/obj/emu/tests/cuda_emu/%.cu.o $(LIB_emu)
+	$(link)
+$(B)/tests/gpu/%: $(B)/obj/emu/tests/unit/gpu/%.cu.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
+	$(link)
+$(B)/tests/gpu/%: $(B)/obj/tests/unit/gpu/%.c.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
+	$(link)
+UNIT += $(EMU_TESTS) $(filter-out $(UNIT),$(GPU_TESTS))
 unit: $(UNIT)
 
 # The tests' own Kafka client; it uses nothing of ours.

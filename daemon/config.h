@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/quality.h"
 #include "ingest/source.h"
 #include "trainer/learn/learn.h"
 #include "trainer/learn/personalize.h"
@@ -66,6 +67,7 @@ struct config {
 	uint32_t personalize_min_positives;    /* personalize.min_positives (r); default 3 */
 	uint32_t personal_max_age_sec;         /* personalize.max_age_sec (r); default 3600 */
 	float intercept_prior_weight;          /* personalize.intercept_prior_weight (r); default 8 */
+	struct quality_options quality;        /* quality.{enabled (r), share (r), k (r), window, cpu_share_max (r)} */
 	uint32_t checkpoint_interval_sec;      /* checkpoint.interval_sec (r); default 300; 0: only on demand and at stop */
 	uint32_t checkpoint_keep;              /* checkpoint.keep (r); 3..1000, default 3 */
 	uint64_t cut_copy_bytes_max;           /* checkpoint.copy_bytes_max (r); default 512 MiB: applying waits above it */

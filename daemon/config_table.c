@@ -37,6 +37,7 @@ const struct option_group config_groups[] = {
 	{"state", "What is remembered of users and items."},
 	{"training", "The global model (BPR). Trained in short slices between the lines that come in."},
 	{"personalize", "Personal rows: a user's own vector, fitted on his own history with the item tables frozen."},
+	{"quality", "Live quality: a share of new positives is ranked before it is learnt from, and the figures stand in recctl status and /metrics."},
 	{"checkpoint", "Snapshots of models, histories and source positions in data_dir/checkpoints."},
 	{"server", "HTTP over a unix socket: recctl, curl, Prometheus."},
 };
@@ -150,6 +151,15 @@ const struct option config_options[] = {
 	 "A personal row older than this is not served any more (the global row is); rows are fitted again before, oldest first."},
 	{"personalize.intercept_prior_weight", OPTION_FLOAT, RELOAD, FIELD(intercept_prior_weight), 0, 1e6, "8", NULL, "impressions", NULL,
 	 "How many impressions the prior of a user's intercept weighs. The intercept moves conf, never the order."},
+
+	{"quality.enabled", OPTION_BOOL, RELOAD, FIELD(quality.enabled), 0, 0, "true", NULL, NULL, NULL, "false: nothing is ranked."},
+	{"quality.share", OPTION_FLOAT, RELOAD, FIELD(quality.share), 0, 1, "0.1", NULL, NULL, NULL,
+	 "Share of the new positives that is ranked, chosen by a hash of user and item (and training.seed): the same ones on every run."},
+	{"quality.k", OPTION_U32, RELOAD, FIELD(quality.k), 1, 100000, "50", NULL, "items", NULL, "K of hit rate and NDCG."},
+	{"quality.window", OPTION_U32, 0, FIELD(quality.window), 1, 10000000, "2000", NULL, "positives", NULL,
+	 "Figures are means over so many positives, the last ones ranked."},
+	{"quality.cpu_share_max", OPTION_DOUBLE, RELOAD, FIELD(quality.cpu_share_max), 0.001, 1, "0.05", NULL, NULL, NULL,
+	 "Share of one core that ranking may take; what does not fit is left out and counted."},
 
 	{"checkpoint.interval_sec", OPTION_U32, RELOAD, FIELD(checkpoint_interval_sec), 0, 86400, "300", NULL, "s", NULL,
 	 "0: only on demand (recctl snapshot) and at stop."},

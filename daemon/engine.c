@@ -81,6 +81,8 @@ static int open_learner(struct engine *engine, const struct checkpoint_loaded *l
 	if (rc == 0)
 		rc = publisher_new(engine->config.learn.emb_dim, &engine->publisher);
 	if (rc == 0)
+		rc = quality_new(&engine->config.quality, engine->publisher, engine->config.state.row_bytes, &engine->quality);
+	if (rc == 0)
 		rc = engine_take_changes(engine, 0);
 	if (rc == 0)
 		learner_set_skips(engine->learner, &skips);
@@ -241,6 +243,7 @@ static int take_requests(struct engine *engine)
 	if (rc == 0 && reloaded) {
 		rc = state_set_rules(engine->state, &rules);
 		learner_set_options(engine->learner, &engine->config.learn);
+		quality_set_options(engine->quality, &engine->config.quality);
 	}
 	if (rc == 0)
 		rc = engine_take_changes(engine, 0);
@@ -327,6 +330,7 @@ static void *engine_thread(void *arg)
 				engine->last_apply_us = 0; /* waiting for work is no gap */
 		}
 	}
+	quality_stop(engine->quality); /* no generation is held any more: the last one can be published */
 	if (rc >= 0)
 		engine_checkpoint_last(engine);
 	end(engine, rc < 0 ? rc : 0);
@@ -335,7 +339,10 @@ static void *engine_thread(void *arg)
 
 int engine_start(struct engine *engine, char *errstr, size_t errstr_size)
 {
-	const int rc = -pthread_create(&engine->thread, NULL, engine_thread, engine);
+	int rc = quality_start(engine->quality);
+
+	if (rc == 0)
+		rc = -pthread_create(&engine->thread, NULL, engine_thread, engine);
 
 	if (rc < 0)
 		snprintf(errstr, errstr_size, "starting the engine's thread: %s", strerror(-rc));
@@ -371,6 +378,7 @@ void engine_close(struct engine *engine)
 	if (engine->started)
 		pthread_join(engine->thread, NULL);
 	engine_checkpoint_close(engine);
+	quality_free(engine->quality);
 	publisher_free(engine->publisher);
 	learner_free(engine->learner);
 	state_free(engine->state);

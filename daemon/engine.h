@@ -5,6 +5,7 @@
 #define DAEMON_ENGINE_H
 
 #include "daemon/config.h"
+#include "daemon/quality.h"
 #include "daemon/queue.h"
 #include "trainer/model/checkpoint.h"
 #include "trainer/model/query.h"
@@ -54,6 +55,7 @@ struct engine_status {
 	uint64_t dead_letter_failures;   /* batches whose refused lines could not be written; they are counted all the same */
 	uint64_t memory_bytes;           /* state's own estimate */
 	int64_t model_clock_us;
+	struct quality_status quality;   /* live quality */
 	size_t n_positions;              /* all; the first ENGINE_POSITIONS_SHOWN are copied */
 	struct source_position positions[ENGINE_POSITIONS_SHOWN];
 	struct source_position positions_rest; /* the counters of all others, summed; name, offset and file stay empty */

@@ -197,6 +197,8 @@ int engine_apply(struct engine *engine, int64_t budget_us)
 	note_gap(engine, began_us);
 	while (rc == 0 && (batch = queue_pop(engine->queues)) != NULL) {
 		rc = apply_batch(engine, batch);
+		if (rc == 0)
+			engine_quality_look(engine, batch);
 		queue_give_back(engine->queues, batch);
 		applied++;
 		if (rc == 0)

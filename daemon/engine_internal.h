@@ -5,6 +5,7 @@
  * engine_apply.c       batches into the state, positions, what changed into the learner
  * engine_fold.c        fold-in of touched users, refresh of old personal rows, intercepts
  * engine_train.c       slices, publishing, rolling back
+ * engine_quality.c     new positives for live quality, before they are learnt from
  * engine_checkpoint.c  starting, writing (its own thread) and finishing checkpoints; snapshots
  * engine_status.c      the picture for other threads
  */
@@ -100,6 +101,7 @@ struct engine {
 	struct state *state;
 	struct learner *learner;
 	struct publisher *publisher;
+	struct quality *quality;
 	struct dead_letter *dead_letter;
 	uint64_t dead_letter_base; /* dropped before this run */
 	uint64_t dead_letter_failures;
@@ -186,6 +188,11 @@ int engine_fold_recover(struct engine *engine, const struct tables *tables);
 uint64_t engine_train_slice(struct engine *engine, int64_t budget_us);
 /* Publishes when due (or when `force`); 1 published, 0 not now. */
 int engine_publish(struct engine *engine, int force);
+
+/* Offers the sampled new positives of a batch that was just applied. Before engine_take_changes(): nothing has learnt from them yet. */
+void engine_quality_look(struct engine *engine, const struct event_batch *batch);
+/* Notes popularity in a generation that is about to be published. */
+void engine_quality_publish(struct engine *engine, struct generation *g);
 
 /* Starts a checkpoint when due or asked for, finishes a written one. Returns 1 when it made a cut, which is long enough for one turn. */
 int engine_checkpoint_step(struct engine *engine);

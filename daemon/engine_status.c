@@ -169,6 +169,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	s->dead_letter_failures = engine->dead_letter_failures;
 	s->memory_bytes = state_memory_bytes(engine->state);
 	s->model_clock_us = engine_model_clock_us(engine);
+	quality_get_status(engine->quality, &s->quality);
 	fill_positions(engine, s);
 }
 

@@ -127,6 +127,7 @@ int engine_publish(struct engine *engine, int force)
 	if (g->tables.n_users > 0)
 		memcpy(g->tables.bu, engine->fold.bu, g->tables.n_users * sizeof(float));
 	fill_mean_user(engine, g);
+	engine_quality_publish(engine, g);
 	engine_fit_intercept(engine);
 	g->intercept = engine->fold.intercept;
 	g->progress = learner_get_progress(engine->learner);

@@ -203,6 +203,24 @@ INPUT_COUNTER(clients_dropped, server.clients_dropped)
 INPUT_COUNTER(accept_failures, server.accept_failures)
 INPUT_COUNTER(log_lost, log_lost)
 
+/* A figure of live quality is no number while nothing was ranked: then it is left out. */
+#define QUALITY_FIGURE(field)                                                                                                                                \
+	static void write_quality_##field(FILE *out, const struct metric *metric, const struct metrics_input *input)                                          \
+	{                                                                                                                                                     \
+		for (int m = 0; input->status && m < QUALITY_MODELS; m++)                                                                                     \
+			if (isfinite(input->status->quality.models[m].field))                                                                                 \
+				sample_with(out, metric, "model", quality_model_name((enum quality_model)m), input->status->quality.models[m].field);         \
+	}
+QUALITY_FIGURE(hit_rate)
+QUALITY_FIGURE(ndcg)
+QUALITY_FIGURE(auc)
+
+static void write_quality_left_out(FILE *out, const struct metric *metric, const struct metrics_input *input)
+{
+	for (int why = 0; input->status && why < QUALITY_LEFT_OUT; why++)
+		sample_with(out, metric, "reason", quality_left_out_name((enum quality_left_out)why), (double)input->status->quality.left_out[why]);
+}
+
 /* ---- the table ---- */
 
 #define STATUS(kind, field) FROM_STATUS_##kind, offsetof(struct engine_status, field), NULL
@@ -282,6 +300,22 @@ static const struct metric metrics[] = {
 	{"recd_folded_in_total", "counter", "", "", "Personal rows fitted since the start.", STATUS(U64, folded_in)},
 	{"recd_fold_in_waiting", "gauge", "", "", "Users with news whose row is not fitted yet.", STATUS(U64, fold_in_waiting)},
 	{"recd_personal_rows_refreshed_total", "counter", "", "", "Rows fitted again because of their age.", STATUS(U64, refreshed)},
+
+	{"recd_quality_hit_rate", "gauge", "", "model",
+	 "Live quality: share of the last quality.window ranked positives that were among the first quality.k of the list before they were learnt from.",
+	 FUNCTION(write_quality_hit_rate)},
+	{"recd_quality_ndcg", "gauge", "", "model", "The same with 1 / log2(rank + 1) for each hit. Alarm where personalized falls below popularity.",
+	 FUNCTION(write_quality_ndcg)},
+	{"recd_quality_auc", "gauge", "", "model", "Mean share of the other items of the list that scored lower; 0.5: no better than chance.",
+	 FUNCTION(write_quality_auc)},
+	{"recd_quality_count", "gauge", "", "", "Ranked positives behind each of these figures.", STATUS(U32, quality.count)},
+	{"recd_quality_ranked_total", "counter", "", "", "Positives ranked since the start.", STATUS(U64, quality.ranked)},
+	{"recd_quality_new_users_total", "counter", "", "", "Of them, first positives of a user.", STATUS(U64, quality.new_users)},
+	{"recd_quality_left_out_total", "counter", "", "reason",
+	 "Sampled positives that were not ranked. lag: the stream was behind; budget: quality.cpu_share_max was used up; queue_full, late: they came faster than they "
+	 "could be ranked; unknown_item: the published model did not have the item.",
+	 FUNCTION(write_quality_left_out)},
+	{"recd_quality_cpu_seconds_total", "counter", "seconds", "", "CPU time of the thread that ranks.", STATUS(US, quality.cpu_us)},
 
 	{"recd_generation", "gauge", "", "", "Number of the published model.", STATUS(U64, generation)},
 	{"recd_publish_age_seconds", "gauge", "seconds", "", "Age of the published model.", STATUS(MS, publish_age_ms)},

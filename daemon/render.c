@@ -395,6 +395,37 @@ static void put_keeping(struct draft *draft, const struct engine_status *status)
 	put_uint(draft, "n_positions", status->n_positions);
 }
 
+static json_t *render_figures(const struct quality_figures *figures, uint32_t count)
+{
+	struct draft draft = draft_object();
+
+	put_real(&draft, "hit_rate", figures->hit_rate);
+	put_real(&draft, "ndcg", figures->ndcg);
+	put_real(&draft, "auc", figures->auc);
+	put_uint(&draft, "count", count);
+	return draft_end(&draft);
+}
+
+static json_t *render_quality(const struct quality_status *quality)
+{
+	struct draft draft = draft_object(), models = draft_object(), left_out = draft_object();
+
+	put_bool(&draft, "enabled", quality->enabled);
+	put_uint(&draft, "k", quality->k);
+	put_uint(&draft, "window", quality->window);
+	put_uint(&draft, "count", quality->count);
+	for (int m = 0; m < QUALITY_MODELS; m++)
+		put(&models, quality_model_name((enum quality_model)m), render_figures(&quality->models[m], quality->count));
+	put(&draft, "models", draft_end(&models));
+	put_uint(&draft, "ranked", quality->ranked);
+	put_uint(&draft, "new_users", quality->new_users);
+	for (int why = 0; why < QUALITY_LEFT_OUT; why++)
+		put_uint(&left_out, quality_left_out_name((enum quality_left_out)why), quality->left_out[why]);
+	put(&draft, "left_out", draft_end(&left_out));
+	put_int(&draft, "cpu_us", quality->cpu_us);
+	return draft_end(&draft);
+}
+
 json_t *render_status(const struct engine_status *status, const struct source_status *sources, size_t n_sources, const struct partition_view *partitions,
                       size_t n_partitions)
 {
@@ -404,6 +435,7 @@ json_t *render_status(const struct engine_status *status, const struct source_st
 	put_facts(&answer, status);
 	put_training(&answer, status);
 	put_keeping(&answer, status);
+	put(&answer, "quality", render_quality(&status->quality));
 	json_t *positions = put_array(&answer, "positions");
 	for (size_t i = 0; i < n && !answer.failed; i++)
 		append(&answer, positions, render_position(&status->positions[i]));

@@ -11,6 +11,8 @@
  *           "items": [{"rank", "item_id", "title", "release_year", "genres", "similarity"}]}
  * status   every field of struct engine_status under its own name, except: "counters" and "progress" are objects with the fields of their structs;
  *          digests are 32 hex digits; flags (ready, training_resting, checkpoint_running) are true or false; a time that never was is null;
+ *          "quality" is {"enabled", "k", "window", "count", "models": {"personalized", "global", "popularity": {"hit_rate", "ndcg", "auc", "count"}},
+ *          "ranked", "new_users", "left_out": {reason: count}, "cpu_us"}, figures null while nothing was ranked;
  *          "time_max" is time_max_us as ISO-8601; "positions" is an array of objects {"name", "offset", "device", "inode", "lines",
  *          "empty", "refused": {reason: count, only those not 0}, "unknown_types", "gaps", "gap_bytes", "holes", "duplicates", "resets", "last_time_us"};
  *          "positions_rest" is null, or one such object with the sums of the positions above ENGINE_POSITIONS_SHOWN;

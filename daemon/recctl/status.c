@@ -31,6 +31,8 @@ static const struct command_spec spec = {
 	.n_flags = sizeof(flags) / sizeof(flags[0]),
 	.notes = "Digests: two recd that have read the same logs have the same histories digest, in whatever order they read them; the positions digest says how\n"
 	         "far the sources have been consumed. Neither depends on the model.\n"
+	         "Quality: a share of the new positives is ranked before it is learnt from; hit rate, NDCG and AUC of their places by what would have been served, by the\n"
+	         "global model and by popularity. --json has what was left out and why.\n"
 	         "Kafka partitions: lag is in records; behind is the lag in event time: the largest event time recd has applied from any source minus the largest of\n"
 	         "the partition, so that a silent topic shows; idle is the time since its last record; committed is what the broker was told after the last durable\n"
 	         "checkpoint; dups are records that came again and were dropped. --json has the end of the log too.",
@@ -92,6 +94,29 @@ static void print_model(const json_t *status)
 	       number_of(status, "loss"), number_of(status, "triples_per_sec") / 1e6, count_of(progress, "rollbacks"));
 	printf("personal     %s rows; %s folded in, %s waiting, %s refreshed for age\n", count_of(status, "personal_rows"), count_of(status, "folded_in"),
 	       count_of(status, "fold_in_waiting"), count_of(status, "refreshed"));
+}
+
+/* One line a model, when anything was ranked. */
+static void print_quality(const json_t *status)
+{
+	const json_t *quality = json_object_get(status, "quality"), *models = json_object_get(quality, "models");
+	json_int_t k = int_of(quality, "k");
+	const char *name;
+	json_t *model;
+
+	if (!json_is_true(json_object_get(quality, "enabled"))) {
+		printf("quality      not measured: quality.enabled is false\n");
+		return;
+	}
+	printf("quality      %s new positives ranked before they were learnt from; %s of them first ones of a user%s\n", count_of(quality, "ranked"),
+	       count_of(quality, "new_users"), int_of(quality, "count") ? "" : "; no figures yet");
+	if (!int_of(quality, "count"))
+		return;
+	json_object_foreach((json_t *)(uintptr_t)models, name, model)
+	{
+		printf("             %-12s  HR@%" JSON_INTEGER_FORMAT " %.4f  NDCG@%" JSON_INTEGER_FORMAT " %.4f  AUC %.4f  over the last %s\n", name, k,
+		       number_of(model, "hit_rate"), k, number_of(model, "ndcg"), number_of(model, "auc"), count_of(model, "count"));
+	}
 }
 
 static void print_keeping(const json_t *status)
@@ -260,6 +285,7 @@ int command_status(int argc, char **argv)
 	} else {
 		print_facts(status);
 		print_model(status);
+		print_quality(status);
 		print_keeping(status);
 		putchar('\n');
 		print_positions(status);

@@ -58,6 +58,7 @@ void publisher_free(struct publisher *publisher)
 	for (uint32_t i = 0; i < POOL_SIZE; i++) {
 		tables_free(&publisher->pool[i].tables);
 		free(publisher->pool[i].mean_user);
+		free(publisher->pool[i].popularity);
 	}
 	pthread_mutex_destroy(&publisher->mutex);
 	free(publisher);

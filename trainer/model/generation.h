@@ -20,6 +20,8 @@ struct generation {
 	uint64_t number;        /* 1, 2, ...; grows with every publish and over restarts */
 	struct learner_progress progress; /* training as of the publish point */
 	int64_t published_us;   /* CLOCK_MONOTONIC */
+	uint32_t *popularity;   /* [n_popularity] users with each item as a positive, as of the publish point; n_popularity 0: not kept */
+	uint32_t n_popularity, cap_popularity;
 	/* private to the publisher */
 	uint32_t refs;
 	uint32_t slot;

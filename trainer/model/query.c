@@ -69,43 +69,41 @@ static size_t masked_items(const struct user_facts *facts, uint32_t *ret_items)
 }
 
 /* Header of the user's personal row; 0 when there is none or it must not serve. The row has no promised alignment. */
-static int personal_serves(const struct user_facts *facts, size_t n_positives, const struct query_options *options, struct personal_row *ret_row)
+static int personal_serves(const void *personal, size_t n_positives, const struct query_options *options, struct personal_row *ret_row)
 {
-	if (!facts->row || n_positives < options->personalize_min_positives)
+	if (!personal || n_positives < options->personalize_min_positives)
 		return 0;
-	memcpy(ret_row, facts->row, sizeof(*ret_row));
+	memcpy(ret_row, personal, sizeof(*ret_row));
 	if (!ret_row->generation)
 		return 0;
 	return !options->personal_max_age_us || options->model_clock_us - ret_row->fitted_us <= options->personal_max_age_us;
 }
 
-/* Picks who serves and fills row[dim] and bu (not for popularity). */
-static enum served choose_row(const struct generation *generation, const struct state *state, const struct user_facts *facts,
-                              const struct query_options *options, float *row, float *ret_bu)
+enum served query_row(const struct generation *generation, uint32_t user, size_t n_positives, const void *personal, const struct query_options *options,
+                      float *ret_row, float *ret_bu)
 {
 	const struct tables *tables = &generation->tables;
-	size_t n_positives = facts ? state_positives(state, facts, NULL, 0) : 0;
-	struct personal_row personal;
+	struct personal_row header;
 
 	if (!n_positives || !tables->n_items)
 		return SERVED_POPULARITY;
-	int has_row = facts->user < tables->n_users;
-	memcpy(row, has_row ? tables->U + (size_t)facts->user * tables->dim : generation->mean_user, tables->dim * sizeof(*row));
-	if (personal_serves(facts, n_positives, options, &personal)) {
-		const char *difference = (const char *)facts->row + offsetof(struct personal_row, difference);
+	int has_row = user < tables->n_users;
+	memcpy(ret_row, has_row ? tables->U + (size_t)user * tables->dim : generation->mean_user, tables->dim * sizeof(*ret_row));
+	if (personal_serves(personal, n_positives, options, &header)) {
+		const char *difference = (const char *)personal + offsetof(struct personal_row, difference);
 
 		for (uint32_t d = 0; d < tables->dim; d++) {
 			float value;
 
 			memcpy(&value, difference + d * sizeof(value), sizeof(value));
-			row[d] += value;
+			ret_row[d] += value;
 		}
-		*ret_bu = personal.bu;
+		*ret_bu = header.bu;
 		return SERVED_PERSONALIZED;
 	}
 	if (!has_row)
 		return SERVED_POPULARITY;
-	*ret_bu = tables->bu[facts->user];
+	*ret_bu = tables->bu[user];
 	return SERVED_GLOBAL;
 }
 
@@ -141,7 +139,10 @@ int query_top(const struct generation *generation, const struct state *state, co
 	uint32_t *masked = (void *)(row + dim);
 	size_t n_masked = masked_items(facts, masked), n;
 	float bu = 0;
-	enum served served = choose_row(generation, state, facts, options, row, &bu);
+	enum served served = SERVED_POPULARITY;
+
+	if (facts)
+		served = query_row(generation, facts->user, state_positives(state, facts, NULL, 0), facts->row, options, row, &bu);
 
 	if (served == SERVED_POPULARITY)
 		n = rank_by_popularity(state, masked, n_masked, options->k, ret_items);

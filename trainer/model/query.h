@@ -38,6 +38,13 @@ size_t topk_scan(const struct tables *tables, const float *row, float bu, const 
                  struct query_scratch *scratch, struct ranked_item *ret_items);
 
 /*
+ * The row that serves a user with n_positives positives, by the rule of query_top(). personal: his personal row (row_bytes, any alignment); NULL: none.
+ * Writes ret_row [dim] and *ret_bu, but not for popularity.
+ */
+enum served query_row(const struct generation *generation, uint32_t user, size_t n_positives, const void *personal, const struct query_options *options,
+                      float *ret_row, float *ret_bu);
+
+/*
  * Top-K for a user. `facts`: his facts (state_user_copy), NULL for a user nobody has seen. Every watched item is masked. Serves the personal row when
  * there are enough positives and the row is fresh enough, else the global row when he has a positive and the generation has his row, else popularity.
  * ret_items [k]. 0 or -ENOMEM.

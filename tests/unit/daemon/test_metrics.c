@@ -72,6 +72,10 @@ static struct metrics_input full_input(void)
 	status.positions[1].duplicates = 42;
 	partitions[0] = (struct partition_view){.name = "kafka:events:t:0", .end = 51, .lag_records = 52, .lag_time_us = 5300000, .idle_us = 5400000, .committed = 55};
 	partitions[1] = (struct partition_view){.name = "kafka:events:t:1", .end = -1, .lag_records = -1, .lag_time_us = -1, .idle_us = -1, .committed = -1};
+	status.quality = (struct quality_status){.count = 61, .ranked = 62, .new_users = 63, .cpu_us = 6400000};
+	status.quality.models[QUALITY_SERVED] = (struct quality_figures){0.5, 0.25, (double)NAN};
+	status.quality.models[QUALITY_POPULARITY] = (struct quality_figures){0.125, 0.0625, 0.75};
+	status.quality.left_out[QUALITY_LAG] = 65;
 	input.queue_waiting[STREAM_EVENTS] = 3;
 	input.answers[0] = 21;
 	input.answers[METRICS_CODES - 1] = 22;
@@ -131,6 +135,15 @@ static void test_values(void **state)
 	assert_line("recd_partition_lag_seconds{position=\"kafka:events:t:0\"} 5.3");
 	assert_line("recd_partition_idle_seconds{position=\"kafka:events:t:0\"} 5.4");
 	assert_line("recd_partition_committed_offset{position=\"kafka:events:t:0\"} 55");
+	assert_line("recd_quality_hit_rate{model=\"personalized\"} 0.5");
+	assert_line("recd_quality_ndcg{model=\"popularity\"} 0.0625");
+	assert_line("recd_quality_auc{model=\"popularity\"} 0.75");
+	assert_null(strstr(text, "recd_quality_auc{model=\"personalized\"}"));
+	assert_line("recd_quality_count 61");
+	assert_line("recd_quality_ranked_total 62");
+	assert_line("recd_quality_new_users_total 63");
+	assert_line("recd_quality_cpu_seconds_total 6.4");
+	assert_line("recd_quality_left_out_total{reason=\"lag\"} 65");
 	assert_null(strstr(text, "(others)"));
 	/* what is not known is left out, not written as -1 or NaN */
 	assert_null(strstr(text, "kafka:events:t:1"));

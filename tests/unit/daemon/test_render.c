@@ -85,6 +85,43 @@ static void the_status_holds_every_field(void **state)
 	free(status);
 }
 
+static double figure_at(const json_t *json, const char *model, const char *figure)
+{
+	return json_real_value(json_object_get(json_object_get(json_object_get(json_object_get(json, "quality"), "models"), model), figure));
+}
+
+static void live_quality(void **state)
+{
+	struct engine_status *status = calloc(1, sizeof(*status));
+	struct quality_status *q;
+
+	(void)state;
+	assert_non_null(status);
+	q = &status->quality;
+	*q = (struct quality_status){ .enabled = 1, .k = 20, .window = 500, .count = 3, .ranked = 9, .new_users = 2, .cpu_us = 77 };
+	q->models[QUALITY_SERVED] = (struct quality_figures){ 0.5, 0.25, 0.75 };
+	q->models[QUALITY_POPULARITY] = (struct quality_figures){ 0.125, 0.0625, (double)NAN };
+	q->left_out[QUALITY_LATE] = 4;
+	json_t *json = render_status(status, NULL, 0, NULL, 0);
+	const json_t *quality = json_object_get(json, "quality");
+
+	assert_true(json_is_true(json_object_get(quality, "enabled")));
+	assert_int_equal(int_at(quality, "k"), 20);
+	assert_int_equal(int_at(quality, "window"), 500);
+	assert_int_equal(int_at(quality, "count"), 3);
+	assert_int_equal(int_at(quality, "ranked"), 9);
+	assert_int_equal(int_at(quality, "new_users"), 2);
+	assert_int_equal(int_at(quality, "cpu_us"), 77);
+	assert_int_equal(int_at(json_object_get(quality, "left_out"), "late"), 4);
+	assert_int_equal(json_object_size(json_object_get(quality, "left_out")), QUALITY_LEFT_OUT);
+	assert_true(figure_at(json, "personalized", "hit_rate") == 0.5 && figure_at(json, "personalized", "ndcg") == 0.25);
+	assert_true(figure_at(json, "personalized", "auc") == 0.75 && figure_at(json, "popularity", "ndcg") == 0.0625);
+	assert_int_equal(int_at(json_object_get(json_object_get(quality, "models"), "global"), "count"), 3);
+	assert_true(json_is_null(json_object_get(json_object_get(json_object_get(quality, "models"), "popularity"), "auc")));
+	json_decref(json);
+	free(status);
+}
+
 static void positions_and_sources(void **state)
 {
 	struct engine_status *status = calloc(1, sizeof(*status));
@@ -182,6 +219,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_status_holds_every_field),
+		cmocka_unit_test(live_quality),
 		cmocka_unit_test(positions_and_sources),
 		cmocka_unit_test(kafka_partitions),
 		cmocka_unit_test(what_json_cannot_hold),

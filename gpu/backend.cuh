@@ -27,7 +27,7 @@ struct backend {
 	struct cudaDeviceProp properties;
 	struct gpu_fault fault;
 	cudaStream_t stream, copies;
-	cudaEvent_t job_done;
+	cudaEvent_t job_began, job_done;
 	uint64_t memory_bytes, memory_used_bytes; /* of the device, as last asked */
 
 	/* working tables */
@@ -47,6 +47,7 @@ struct backend {
 
 	/* the job under way, or the last one */
 	int running;
+	uint64_t job_draws;
 	struct device_array sums; /* struct job_sums [1] */
 	struct job_sums *host_sums; /* pinned [1] */
 	struct train_report last;

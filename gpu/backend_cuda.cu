@@ -135,6 +135,8 @@ static void give_back(struct backend *backend)
 		device_array_free(array);
 	if (backend->host_sums)
 		(void)cudaFreeHost(backend->host_sums);
+	if (backend->job_began)
+		(void)cudaEventDestroy(backend->job_began);
 	if (backend->job_done)
 		(void)cudaEventDestroy(backend->job_done);
 	if (backend->copies)
@@ -162,7 +164,9 @@ static int open_streams(struct backend *backend)
 	if (rc == 0)
 		rc = gpu_check(&backend->fault, cudaStreamCreateWithFlags(&backend->copies, cudaStreamNonBlocking), "a stream");
 	if (rc == 0)
-		rc = gpu_check(&backend->fault, cudaEventCreateWithFlags(&backend->job_done, cudaEventDisableTiming | cudaEventBlockingSync), "an event");
+		rc = gpu_check(&backend->fault, cudaEventCreateWithFlags(&backend->job_began, cudaEventDefault), "an event");
+	if (rc == 0)
+		rc = gpu_check(&backend->fault, cudaEventCreateWithFlags(&backend->job_done, cudaEventBlockingSync), "an event");
 	if (rc == 0)
 		rc = device_array_grow(backend, &backend->sums, sizeof(struct job_sums), 0, "memory for sums");
 	if (rc == 0)

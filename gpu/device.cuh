@@ -113,4 +113,55 @@ GPU_FN void gpu_add4(float *p, float4 v)
 #endif
 }
 
+/* Four bf16 numbers, the first in the low half of x. p on an 8-byte boundary. */
+GPU_FN uint2 gpu_load_bf16x4(const uint16_t *p)
+{
+	const uint32_t *words = reinterpret_cast<const uint32_t *>(p);
+#ifdef GPU_EMULATED
+	return make_uint2(__atomic_load_n(words, __ATOMIC_RELAXED), __atomic_load_n(words + 1, __ATOMIC_RELAXED));
+#else
+	return __ldcg(reinterpret_cast<const uint2 *>(words));
+#endif
+}
+
+GPU_FN float gpu_float_of_bf16(uint32_t bits)
+{
+	return __uint_as_float(bits << 16);
+}
+
+/* To nearest, ties to even, as the adders below round. A finite number. */
+GPU_FN uint32_t gpu_bf16_of_float(float f)
+{
+	uint32_t bits = __float_as_uint(f);
+	return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+/* Adds two bf16 numbers to the two in *word. */
+GPU_FN void gpu_add_bf16x2(uint32_t *word, uint32_t v)
+{
+#ifdef GPU_EMULATED
+	uint32_t seen = __atomic_load_n(word, __ATOMIC_RELAXED), next;
+#else
+	uint32_t seen = __ldcg(word), next;
+#endif
+	do {
+		next = seen;
+		uint32_t low = gpu_bf16_of_float(gpu_float_of_bf16(next & 0xffffu) + gpu_float_of_bf16(v & 0xffffu));
+		uint32_t high = gpu_bf16_of_float(gpu_float_of_bf16(next >> 16) + gpu_float_of_bf16(v >> 16));
+		seen = atomicCAS(word, next, high << 16 | low);
+	} while (seen != next);
+}
+
+/* The same for four, as gpu_load_bf16x4() gives them. One operation from sm_90 on, before that two loops of compare-and-swap. */
+GPU_FN void gpu_add_bf16x4(uint16_t *p, uint2 v)
+{
+	uint32_t *words = reinterpret_cast<uint32_t *>(p);
+#if defined(GPU_EMULATED) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900)
+	gpu_add_bf16x2(words, v.x);
+	gpu_add_bf16x2(words + 1, v.y);
+#else
+	asm volatile("red.global.add.noftz.v2.bf16x2 [%0], {%1, %2};" : : "l"(words), "r"(v.x), "r"(v.y) : "memory");
+#endif
+}
+
 #endif

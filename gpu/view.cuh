@@ -44,17 +44,32 @@ struct set_view {
 	const uint32_t *alias_below, *alias_other; /* [n_candidates], or NULL */
 	const struct recent_positive *recent;      /* [n_recent], oldest first */
 	uint32_t n_recent;
-	const uint32_t *skips;   /* [n_users, GPU_SKIPS_MAX], or NULL */
-	const uint32_t *n_skips; /* [n_users] */
+	/* Skips, NULL for none: rows of GPU_SKIPS_MAX, of which n_skips[user] are in use; or, with skip_offsets, lists of any length, of users below skip_users. */
+	const uint32_t *skips;        /* [n_users, GPU_SKIPS_MAX] or [skip_offsets[skip_users]] */
+	const uint32_t *n_skips;      /* [n_users] */
+	const uint64_t *skip_offsets; /* [skip_users + 1], or NULL */
+	uint32_t skip_users;
 };
 
-/* struct draw_plan without the host's pointers. */
+/* struct draw_plan without the host's pointers, and without the places that struct span_view has. */
 struct plan_view {
-	uint64_t seed, step, walk;
+	uint64_t seed;
 	uint32_t batch, recent_per_step;
 	uint64_t skip_below, popular_below, hard_below;
 	uint32_t hard_of;
-	float weight_log2; /* draw_plan.weight_log2 (sampler.h) */
+	float weight_log2; /* log2 of the mean weight */
+};
+
+#define SPAN_MAX (1u << 30) /* draws of a span: places relative to its first step then fit into 32 bits */
+
+/* Draws of a job that follow each other, and the places of the first one's step, worked out on the host once: no lane divides 64-bit numbers. */
+struct span_view {
+	uint64_t step;         /* of draw 0 */
+	uint64_t walk;         /* of that step's first walked draw; below n_positives */
+	uint64_t recent_round; /* rounds of the ring that ended before that step */
+	uint32_t recent_place; /* in the ring, of that step's first draw */
+	uint32_t index;        /* of draw 0 in its step */
+	uint32_t n;            /* draws, at most SPAN_MAX */
 };
 
 /* How a job moves rows. */

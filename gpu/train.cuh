@@ -1,0 +1,31 @@
+/*
+ * train.cuh: what the files of training share (train.cu, train_fast.cu, train_exact.cu).
+ */
+#ifndef GPU_TRAIN_CUH
+#define GPU_TRAIN_CUH
+
+#include "gpu/backend.cuh"
+
+struct draw_plan; /* sampler.h */
+
+/* A job ready to be enqueued on backend->stream. */
+struct train_run {
+	struct tables_view tables;
+	struct set_view set;
+	struct update_view update;
+	const struct draw_plan *plan;
+	uint64_t draws;
+	int bf16;
+};
+
+/* Triples under way at one time at most, so that few of them meet in a row: half of the items, and no more than there are users. At least 1. */
+uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items);
+/* Enqueues the draws of a Hogwild job. 0, -EIO. */
+int fast_run(struct backend *backend, const struct train_run *run);
+
+/* Memory for batches of the deterministic mode; what grew is cleared on backend->stream. 0, -ENOMEM, -EIO. */
+int exact_reserve(struct backend *backend, uint32_t batch);
+/* Enqueues the batches of a deterministic job, after exact_reserve(). 0, -EIO. */
+int exact_run(struct backend *backend, const struct train_run *run);
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * train_fast.cu: launches of the Hogwild kernels: which one, and how many lanes of the device it gets.
+ */
+#include "gpu/train_fast.cuh"
+
+#include "gpu/train.cuh"
+
+#define FAST_DEPTH 2u /* triples of a group under way: the one it works on and the next */
+
+uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items)
+{
+	uint64_t most = n_items / 2 < n_users ? n_items / 2 : n_users;
+	return most > 0 ? most : 1;
+}
+
+/* Few warps are spread over the multiprocessors, many come in full blocks. */
+template <uint32_t STRIDE, int BF16> static void fast_launch(const struct backend *backend, const struct fast_view *view)
+{
+	uint32_t processors = (uint32_t)backend->properties.multiProcessorCount;
+	uint64_t warps = fast_in_flight(view->tables.n_users, view->tables.n_items) / (row_shape<STRIDE>::groups * FAST_DEPTH);
+	uint64_t needed = ((uint64_t)view->span.n + GPU_WARP - 1) / GPU_WARP;
+	uint64_t most = (uint64_t)processors * fast_blocks(STRIDE) * (FAST_BLOCK / GPU_WARP);
+	warps = warps < needed ? warps : needed;
+	warps = warps < most ? warps : most;
+	warps = warps > 0 ? warps : 1;
+	uint64_t warps_here = (warps + processors - 1) / processors;
+	warps_here = warps_here < FAST_BLOCK / GPU_WARP ? warps_here : FAST_BLOCK / GPU_WARP;
+	GPU_LAUNCH((fast_kernel<STRIDE, BF16>), (uint32_t)(warps / warps_here), (uint32_t)warps_here * GPU_WARP, 0, backend->stream, *view);
+}
+
+template <int BF16> static void fast_launch_stride(const struct backend *backend, const struct fast_view *view)
+{
+	switch (view->tables.stride) {
+	case 16:
+		fast_launch<16, BF16>(backend, view);
+		break;
+	case 32:
+		fast_launch<32, BF16>(backend, view);
+		break;
+	case 64:
+		fast_launch<64, BF16>(backend, view);
+		break;
+	case 128:
+		fast_launch<128, BF16>(backend, view);
+		break;
+	case 256:
+		fast_launch<256, BF16>(backend, view);
+		break;
+	case 384:
+		fast_launch<384, BF16>(backend, view);
+		break;
+	default:
+		fast_launch<512, BF16>(backend, view);
+	}
+}
+
+int fast_run(struct backend *backend, const struct train_run *run)
+{
+	struct fast_view view = {};
+	view.tables = run->tables;
+	view.set = run->set;
+	view.plan = sample_plan(run->plan);
+	view.update = run->update;
+	view.sums = static_cast<struct job_sums *>(backend->sums.data);
+	for (uint64_t first = 0; first < run->draws; first += view.span.n) {
+		uint64_t left = run->draws - first;
+		view.span = sample_span(run->plan, run->set.n_positives, first, left < SPAN_MAX ? (uint32_t)left : SPAN_MAX);
+		view.salt = ((uint32_t)view.span.step ^ (uint32_t)view.plan.seed) * 0x9E3779B9u;
+		if (run->bf16)
+			fast_launch_stride<1>(backend, &view);
+		else
+			fast_launch_stride<0>(backend, &view);
+		int rc = gpu_launched(&backend->fault, "training");
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}

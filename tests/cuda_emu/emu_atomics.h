@@ -99,6 +99,7 @@ template <class T> static inline T __ldcg(const T *p)
 template <class T> static inline void __stcg(T *p, T value)
 {
 	static_assert(std::is_arithmetic<T>::value, "a vector type needs an overload");
+	emu_point();
 	__atomic_store(p, &value, __ATOMIC_RELAXED);
 }
 #define EMU_RELAXED2(type) \

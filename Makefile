@@ -118,7 +118,7 @@ LIB_emu     := $(B)/lib/libcuda_emu.a
 LIB_gpu_emu := $(B)/lib/libgpu_emu.a
 EMU_SAN   := $(if $(findstring address,$(SAN)),-DEMU_ASAN) $(if $(findstring thread,$(SAN)),-DEMU_TSAN)
 EMU_CXXFLAGS := -std=c++17 -O2 -g $(WARN) -pthread $(EMU_SAN)
-EMU_CUFLAGS  := -x c++ -Itests/cuda_emu -ffp-contract=off -Wno-unknown-pragmas $(if $(findstring address,$(SAN)),$(if $(findstring clang,$(CXX)),\
+EMU_CUFLAGS  := -x c++ -Itests/cuda_emu -ffp-contract=off -Wno-unknown-pragmas $(if $(findstring undefined,$(SAN)),-DEMU_UBSAN) $(if $(findstring address,$(SAN)),$(if $(findstring clang,$(CXX)),\
 	-fsanitize-address-use-after-return=never,--param asan-use-after-return=0))
 $(eval $(call stamp,$(B)/stamp/emu,$$(EMU_O)))
 $(eval $(call stamp,$(B)/stamp/gpu_emu,$$(GPU_EMU_O)))

@@ -10,9 +10,9 @@
 
 #include "tests/cuda_emu/emu_block.h"
 
-/* TSan orders all that one actor does, so two neighbouring blocks use different actors: else a race between them would look like order. */
+/* TSan orders all that one actor does, so neighbouring blocks and streams use different actors: else a race between them would look like order. */
 #ifdef EMU_TSAN
-#define CREWS 2
+#define CREWS 4
 #else
 #define CREWS 1
 #endif
@@ -205,7 +205,7 @@ static void begin_block(uint64_t index)
 	memset(b->warp_waiting, 0, sizeof b->warp_waiting);
 	memset(b->warp_live, 0, sizeof b->warp_live);
 	memset(b->warp_turn, 0, sizeof b->warp_turn);
-	struct emu_lane *&crew = crews[index % CREWS];
+	struct emu_lane *&crew = crews[(2 * emu_stream_number(b->launch->stream) + index % 2) % CREWS];
 	if (!crew)
 		crew = static_cast<struct emu_lane *>(calloc(EMU_LANES_MAX, sizeof *crew));
 	if (!crew)
@@ -268,8 +268,8 @@ static void run_block(uint64_t index)
 	b->meetings = static_cast<struct emu_meetings *>(malloc(sizeof *b->meetings));
 	if (!b->meetings)
 		emu_die("no memory for a block");
-	emu_unseen_end();
 	begin_block(index);
+	emu_unseen_end();
 	go_on_with(nullptr, next_lane());
 	emu_lane_now = nullptr;
 	check_canary();

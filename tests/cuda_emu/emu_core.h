@@ -91,6 +91,7 @@ struct emu_op {
 struct emu_op *emu_op_new(void (*run)(struct emu_op *op));
 int emu_enqueue(cudaStream_t stream, struct emu_op *op);
 int emu_stream_known(cudaStream_t stream);
+unsigned emu_stream_number(cudaStream_t stream); /* 0: the default one; then in order of creation */
 void emu_stream_drain(cudaStream_t stream); /* until all that was put into it ran; the caller's thread has then seen it */
 void emu_device_drain(void);
 void emu_streams_progress(void); /* with a seed: some streams do some work */

@@ -16,6 +16,7 @@ struct emu_stream {
 	struct emu_op *first, *last;
 	uint64_t queued, done;
 	int blocking, gone, busy;
+	unsigned number;  /* streams made before it */
 	void *actor;      /* TSan: who does the work */
 	char did;         /* TSan: released after each operation */
 };
@@ -32,6 +33,7 @@ static struct emu_stream *streams = &default_stream; /* never freed: a handle us
 static struct emu_event *events;
 static struct emu_op *free_ops;
 static int depth;
+static unsigned n_streams;
 
 /* ---- operations ---------------------------------------------------------------------------------------------------------------------- */
 /* From pages of our own, not from the heap: what lanes read there is no business of a sanitizer. */
@@ -62,7 +64,9 @@ struct emu_op *emu_op_new(void (*run)(struct emu_op *op))
 
 static void op_free(struct emu_op *op)
 {
+	emu_unseen_begin();
 	free(op->owned);
+	emu_unseen_end();
 	op->next = free_ops;
 	free_ops = op;
 }
@@ -71,6 +75,8 @@ static void drain_until(struct emu_stream *s, uint64_t seq);
 
 static void append(struct emu_stream *s, struct emu_op *op)
 {
+	if (!s->actor) /* now, not when it first runs: an actor knows all that its maker did before */
+		s->actor = emu_actor_new();
 	op->seq = ++s->queued;
 	if (s->last)
 		s->last->next = op;
@@ -115,8 +121,6 @@ static void step(struct emu_stream *s)
 	if (op->wait_stream)
 		drain_until(op->wait_stream, op->wait_seq);
 	emu_memory_open();
-	if (!s->actor)
-		s->actor = emu_actor_new();
 	void *caller = emu_actor_now();
 	emu_actor_become(s->actor);
 	emu_acquire(op);
@@ -146,6 +150,11 @@ static void drain_until(struct emu_stream *s, uint64_t seq)
 int emu_stream_known(cudaStream_t stream)
 {
 	return !stream || !stream->gone;
+}
+
+unsigned emu_stream_number(cudaStream_t stream)
+{
+	return stream_of(stream)->number;
 }
 
 int emu_enqueue(cudaStream_t stream, struct emu_op *op)
@@ -254,7 +263,10 @@ static cudaError_t stream_new(cudaStream_t *ret_stream, unsigned flags)
 	struct emu_stream *s = static_cast<struct emu_stream *>(calloc(1, sizeof *s));
 	if (!s)
 		emu_die("no memory for a stream");
+	s->number = ++n_streams;
 	s->actor = used_actor();
+	if (!s->actor)
+		s->actor = emu_actor_new();
 	s->blocking = !(flags & cudaStreamNonBlocking);
 	s->next = streams;
 	streams = s;
@@ -399,7 +411,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 static void run_record(struct emu_op *op)
 {
 	struct timespec now;
+	emu_unseen_begin();
 	clock_gettime(CLOCK_MONOTONIC, &now);
+	emu_unseen_end();
 	op->event->recorded_ms = static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) * 1e-6;
 }
 

@@ -1,0 +1,165 @@
+/*
+ * train_feed.c: makes the learner of `recctl train` and gives it what it learns from: the positives with their weights, the candidates, the skips; or, with
+ * --samples, the positives and labelled negatives of a file. Main thread of recctl, but for list_skips().
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/recctl/train.h"
+
+/* Positives on their way to the learner. */
+struct feed {
+	const struct train_run *run;
+	struct weight_rule rule;
+	struct user_item pairs[1024];
+	float weights[1024]; /* log2 */
+	size_t n;
+	int rc;
+};
+
+static void flush(struct feed *feed)
+{
+	if (!feed->rc && weight_rule_is_on(&feed->rule))
+		feed->rc = learner_add_weighted(feed->run->learner, feed->pairs, feed->weights, feed->n, 0);
+	else if (!feed->rc)
+		feed->rc = learner_add_positives(feed->run->learner, feed->pairs, feed->n, 0);
+	feed->n = 0;
+}
+
+static void put(struct feed *feed, struct user_item pair, double completion, int64_t time_us)
+{
+	const struct train_run *run = feed->run;
+
+	if (run->options->early_stop && validation_has(&run->validation, pair.user, pair.item))
+		return;
+	feed->pairs[feed->n] = pair;
+	feed->weights[feed->n++] = weight_rule_is_on(&feed->rule) ? weight_rule_log2(&feed->rule, completion, time_us) : 0.0f;
+	if (feed->n == sizeof(feed->pairs) / sizeof(feed->pairs[0]))
+		flush(feed);
+}
+
+/* From the histories. */
+static void put_watches(struct feed *feed)
+{
+	const struct state *state = feed->run->state;
+	struct user_facts facts;
+	uint32_t n_users = state_n_users(state);
+
+	for (uint32_t u = 0; u < n_users; u++) {
+		state_user_facts(state, u, &facts);
+		for (uint32_t i = 0; i < facts.n_watches; i++) {
+			const struct watch_fact *w = &facts.watches[i];
+
+			if (state_is_positive(state, w))
+				put(feed, (struct user_item){ u, w->item }, (double)state_completion(state, w),
+				    w->best_us != STATE_TIME_NONE ? w->best_us : w->last_us);
+		}
+	}
+}
+
+/* From the file. A line without a time counts as the oldest one that has one. */
+static void put_samples(struct feed *feed)
+{
+	const struct samples *samples = &feed->run->samples;
+	int64_t oldest_us = INT64_MAX;
+
+	for (size_t i = 0; i < samples->n_positives; i++) {
+		if (samples->positives[i].time_us != STATE_TIME_NONE && samples->positives[i].time_us < oldest_us)
+			oldest_us = samples->positives[i].time_us;
+	}
+	for (size_t i = 0; i < samples->n_positives; i++) {
+		int64_t time_us = samples->positives[i].time_us;
+
+		put(feed, samples->positives[i].pair, 1, time_us != STATE_TIME_NONE ? time_us : oldest_us == INT64_MAX ? 0 : oldest_us);
+	}
+}
+
+/* Skips for the sampler; any training thread. */
+static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t max)
+{
+	struct decided_impression decided[LOAD_IMPRESSIONS_MAX];
+	struct user_facts facts;
+	size_t n_skips = 0;
+
+	state_user_facts(ctx, user, &facts);
+	size_t n = state_decided(ctx, &facts, decided, LOAD_IMPRESSIONS_MAX);
+	if (n > LOAD_IMPRESSIONS_MAX)
+		n = LOAD_IMPRESSIONS_MAX;
+	for (size_t i = 0; i < n && n_skips < max; i++) {
+		if (!decided[i].label)
+			ret_items[n_skips++] = decided[i].item;
+	}
+	return n_skips;
+}
+
+static struct learn_options learn_options_of(const struct train_run *run)
+{
+	const struct train_options *options = run->options;
+	struct learn_options learn;
+
+	learn_options_default(&learn);
+	learn.emb_dim = (uint32_t)options->emb_dim;
+	learn.seed = options->seed;
+	learn.threads = run->threads;
+	learn.deterministic = options->deterministic;
+	learn.batch_size = (uint32_t)options->batch_size;
+	learn.optimizer = options->optimizer;
+	learn.loss = options->loss;
+	learn.order = options->order;
+	learn.learning_rate = (float)options->lr;
+	learn.reg_user = learn.reg_pos = learn.reg_neg = (float)options->reg;
+	learn.reg_bias = (float)options->reg_bias;
+	learn.adagrad_forget = 0; /* a file has an end: the rate falls instead */
+	learn.init_scale = (float)options->init_scale;
+	learn.skip_share = (float)options->skip_share;
+	learn.popular_share = (float)options->popular_share;
+	learn.popular_power = (float)options->popular_power;
+	learn.hard_share = (float)options->hard_share;
+	learn.hard_of = (uint32_t)options->hard_of;
+	return learn;
+}
+
+static int feed_positives(struct train_run *run)
+{
+	struct feed *feed = calloc(1, sizeof(*feed));
+
+	if (!feed)
+		return -ENOMEM;
+	feed->run = run;
+	feed->rule = (struct weight_rule){ run->options->weight_completion, run->options->half_life_days };
+	if (run->options->samples)
+		put_samples(feed);
+	else
+		put_watches(feed);
+	flush(feed);
+	int rc = feed->rc;
+	free(feed);
+	return rc;
+}
+
+int train_make_learner(struct train_run *run)
+{
+	const struct train_options *options = run->options;
+	const struct learn_options learn = learn_options_of(run);
+	struct state_changes changes;
+	int rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
+
+	if (rc)
+		return rc;
+	rc = learner_grow(run->learner, state_n_users(run->state), state_n_items(run->state), state_user_ids(run->state), state_item_ids(run->state));
+	if (!rc) {
+		state_changes_get(run->state, &changes);
+		rc = learner_add_candidates(run->learner, changes.candidates, changes.n_candidates);
+	}
+	if (!rc) /* a labelled negative was shown, too */
+		rc = learner_add_candidates(run->learner, run->samples.items, run->samples.n_negatives);
+	if (!rc)
+		rc = feed_positives(run);
+	if (rc)
+		snprintf(run->errstr, sizeof(run->errstr), "out of memory");
+	run->skips = options->samples ? samples_skips(&run->samples) : (struct skip_source){ .list = list_skips, .ctx = run->state };
+	if (!rc && options->skip_share > 0)
+		learner_set_skips(run->learner, &run->skips);
+	return rc;
+}

@@ -1,0 +1,151 @@
+"""How `recctl train` trains: settings, samples, weights, early stopping, the deterministic mode."""
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+
+import pytest
+
+from offline import K, QUICK, load, recctl, when, trained  # noqa: F401
+
+
+def test_early_stop_and_the_curve(trained, tmp_path):
+    curve = tmp_path / "curve <&>.svg"
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", "--k_eval", K, *QUICK[4:], "--epochs", 30, "--steps_per_epoch", 60,
+                             "--early_stop", 2, "--valid_share", 0.2, "--plot", curve, "--lr", 0.3, "--reg", 0).stdout)
+    stop, ndcg = told["early_stop"], [e["ndcg"] for e in told["epochs"]]
+    assert stop["stopped"] is True and len(ndcg) == stop["best_epoch"] + 2 < 30
+    assert ndcg[stop["best_epoch"] - 1] == max(ndcg) and max(ndcg[-2:]) <= max(ndcg)
+    all_positives = sum(len(trained.logs.positives(user)) for user in trained.logs.before)
+    assert stop["validation_pairs"] == math.ceil(0.2 * all_positives) and told["positives"] == all_positives - stop["validation_pairs"]
+    svg = ElementTree.parse(curve).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    points = svg.findall(f"{space}circle")
+    assert svg.tag == f"{space}svg" and len(points) == 2 * len(ndcg)
+    shown = [float(p.find(f"{space}title").text.split(": ")[1]) for p in points]
+    assert shown == pytest.approx([e["loss"] for e in told["epochs"]] + ndcg, rel=1e-5)
+    # the model that was kept is the best epoch's, however long training went on after it
+    plan = ["--data_dir", trained.data, *QUICK[4:], "--epochs", 30, "--steps_per_epoch", 60, "--valid_share", 0.2, "--lr", 0.3, "--reg", 0, "--deterministic", "--threads", 1]
+    told = json.loads(recctl("train", *plan, "--out_dir", tmp_path / "a", "--early_stop", 30, "--json").stdout)
+    ndcg, best = [e["ndcg"] for e in told["epochs"]], told["early_stop"]["best_epoch"]
+    assert len(ndcg) == 30 and told["early_stop"]["stopped"] is False and ndcg[best - 1] == max(ndcg)
+    waits = [1 + i - max(range(i), key=ndcg.__getitem__) for i in range(1, best)]  # patience that reaches the best epoch
+    patience = max(waits, default=1)
+    told = json.loads(recctl("train", *plan, "--out_dir", tmp_path / "b", "--early_stop", patience, "--json").stdout)
+    assert told["early_stop"]["best_epoch"] == best and len(told["epochs"]) == min(best + patience, 30)
+    assert (tmp_path / "a" / "model_bpr.pt").read_bytes() == (tmp_path / "b" / "model_bpr.pt").read_bytes()
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", *QUICK, "--plot", curve).stdout)
+    assert told["early_stop"] is None and all(0 < e["ndcg"] <= 1 for e in told["epochs"])
+    assert told["positives"] == all_positives
+    assert "none/x.svg" in recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, *QUICK, "--plot", tmp_path / "none/x.svg", code=1).stderr
+
+
+@pytest.mark.parametrize("words", [["--optimizer", "sgd", "--lr", "0.05"], ["--skip_share", "0.5"], ["--emb_dim", "7"], ["--holdout", "0.3"], ["--loss", "bce"],
+                                   ["--order", "grouped"], ["--weight_completion", "1", "--half_life_days", "30"]])
+def test_other_settings_learn_too(trained, tmp_path, words):
+    done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", "--k_eval", K, *QUICK, *words)
+    told = json.loads(done.stdout)["metrics"]
+    assert told["personalized"]["auc"] > told["popularity"]["auc"]
+    assert told["global"]["ndcg"] > told["popularity"]["ndcg"]
+
+
+def test_deterministic_means_the_same_files(trained, tmp_path):
+    def files(folder, *words):
+        recctl("train", "--data_dir", trained.data, "--out_dir", folder, "--deterministic", *QUICK, *words)
+        return [(folder / name).read_bytes() for name in ("model_bpr.pt", "model_bpr_personalized.pt")]
+
+    first = files(tmp_path / "1", "--threads", 2)
+    assert files(tmp_path / "2", "--threads", 2) == first
+    assert files(tmp_path / "3", "--threads", 1) == first
+    other = files(tmp_path / "4", "--seed", 43)
+    assert other[0] != first[0] and other[1] != first[1]
+    fast = files(tmp_path / "5", "--deterministic=no", "--threads", 1)
+    assert fast[0] != first[0]  # one triple after the other is another sum than whole batches
+
+
+def samples_file(trained, path, *more):
+    """All of train_samples.jsonl and the lines `more`, which come first."""
+    path.write_text("".join(line + "\n" for line in more) + (trained.data / "train_samples.jsonl").read_text())
+    return path
+
+
+def test_labelled_samples(trained, tmp_path):
+    """What counts is in the file: pairs of known users and titles before the split, a pair with both labels as a positive."""
+    bad = ['{"user_id": 1, "item_id": 2, "label": 2}', '{"user_id": 1, "item_id": 2}', "no json", '{"user_id": -1, "item_id": 2, "label": 0}', "[1]",
+           '{"user_id": 1, "item_id": 2, "label": 1, "ts": "yesterday"}']
+    known = sorted(trained.logs.before)[0], sorted(trained.logs.items)[0]
+    extra = ['{"user_id": 987654321, "item_id": %d, "label": 1}' % known[1], '{"user_id": %d, "item_id": 987654321, "label": 0}' % known[0],
+             '{"user_id": %d, "item_id": %d, "label": 0}' % known, '{"user_id": %d, "item_id": %d, "label": 1, "ts": null}' % known, ""]
+    path = samples_file(trained, tmp_path / "samples.jsonl", *bad, *extra)
+    done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--loss", "bce", "--samples", path, "--json", "--k_eval", K, *QUICK)
+    told = json.loads(done.stdout)
+    labels, late, lines = defaultdict(set), 0, 0
+    for line in map(json.loads, filter(None, path.read_text().split("\n")[len(bad):])):
+        lines += 1
+        if when(line.get("ts") or "1970-01-01T00:00:00+00:00") >= trained.logs.cut:
+            late += 1
+        else:
+            labels[line["user_id"], line["item_id"]].add(line["label"])
+    del labels[987654321, known[1]], labels[known[0], 987654321]
+    assert told["samples"] == {"lines": lines + len(bad), "bad": len(bad), "late": late, "unknown_users": 1, "unknown_items": 1,
+                               "positives": sum(1 in seen for seen in labels.values()), "negatives": sum(1 not in seen for seen in labels.values())}
+    assert told["positives"] == told["samples"]["positives"] and late > 100
+    for line, reason in ((1, "label must be 0 or 1"), (2, "label must be"), (4, "user_id must be"), (5, "not a JSON object")):
+        assert f"samples.jsonl:{line}: {reason}" in done.stderr
+    assert "samples.jsonl:6:" not in done.stderr  # the first five are told
+    assert told["epochs"][-1]["loss"] < told["epochs"][0]["loss"] < math.log(2)
+
+
+def test_labelled_negatives_are_what_stands_against_a_positive(tmp_path):
+    """Every user likes title 0 and refused one title of his own: scores of that one fall, those of the others keep what they began with."""
+    users, items = 30, 40
+    with (tmp_path / "watch_stats.jsonl").open("w") as watches, (tmp_path / "samples.jsonl").open("w") as samples:
+        for user in range(users):
+            for item in range(items):
+                watches.write(json.dumps({"user_id": user, "item_id": item, "started_at": "2026-01-01T00:00:00+00:00", "completion": 0.1}) + "\n")
+            samples.write(json.dumps({"user_id": user, "item_id": 0, "label": 1}) + "\n")
+            samples.write(json.dumps({"user_id": user, "item_id": 1 + user % 5, "label": 0}) + "\n")
+    plan = ["--data_dir", tmp_path, "--holdout", 0, "--loss", "bce", "--samples", tmp_path / "samples.jsonl", "--json", *QUICK]
+    recctl("train", *plan, "--out_dir", tmp_path / "a")
+    model = load(tmp_path / "a" / "model_bpr.pt")
+    bias = dict(zip(model["item_ids"], model["bi"]))
+    assert bias[0] > 0.1 and all(bias[item] < -0.1 for item in range(1, 6)) and all(bias[item] == 0 for item in range(6, items))
+    recctl("train", *plan, "--skip_share", 0, "--out_dir", tmp_path / "b")
+    bias = load(tmp_path / "b" / "model_bpr.pt")["bi"]
+    assert all(value < -0.1 for value in bias[1:6])  # without them: uniform over what was shown or watched
+    assert "no positives: no line of" in recctl("train", *plan[:-len(QUICK) - 2], tmp_path / "watch_stats.jsonl", "--out_dir", tmp_path / "c", *QUICK, code=1).stderr
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--samples", "x"], "--loss bce"), (["--loss", "bce", "--samples", "x", "--weight_completion", "1"], "has no completion"), (["--loss", "log"], "bce"),
+    (["--order", "user"], "grouped"), (["--half_life_days", "-1"], "--half_life_days"),
+])
+def test_flags_that_do_not_go_together(words, says):
+    assert says in recctl("train", *words, code=2).stderr
+
+
+def test_a_samples_file_that_is_none(trained, tmp_path):
+    assert "--samples" in recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--loss", "bce", "--samples", tmp_path / "no", *QUICK, code=1).stderr
+
+
+def test_what_is_old_counts_less(tmp_path):
+    """Half of the users watched title 1 long ago, the others title 2 just now; the title that is new has the larger bias, without a half-life they are alike."""
+    with (tmp_path / "watch_stats.jsonl").open("w") as out:
+        for user in range(60):
+            month, item = ("2025-01", 1) if user % 2 else ("2026-01", 2)
+            out.write(json.dumps({"user_id": user, "item_id": item, "started_at": f"{month}-01T00:00:00+00:00", "completion": 0.9}) + "\n")
+        for other in range(10, 20):  # titles that can be negatives
+            out.write(json.dumps({"user_id": 90 + other, "item_id": other, "started_at": "2025-01-01T00:00:00+00:00", "completion": 0.9}) + "\n")
+
+    def biases(*words):
+        recctl("train", "--data_dir", tmp_path, "--out_dir", tmp_path / "m", "--holdout", 0, "--hard_share", 0, "--lr", 0.005, "--optimizer", "sgd", *QUICK, *words)
+        model = load(tmp_path / "m" / "model_bpr.pt")
+        bias = dict(zip(model["item_ids"], model["bi"]))
+        return bias[1], bias[2]
+
+    old, new = biases()
+    assert abs(old - new) < 0.1 * new
+    old, new = biases("--half_life_days", 100)
+    assert 0 < old < new / 2
+    old, new = biases("--weight_completion", 1)
+    assert abs(old - new) < 0.1 * new

@@ -1,8 +1,8 @@
 /*
  * train.c: `recctl train`: logs in, two models out, and how good they are.
  *
- * Main thread of recctl; the learner and the per-user work use threads of their own. The run in order: find the split, read what comes before it, train
- * ranking triples with a rate that falls linearly to zero (train_learn.c), fit the mean row and the intercepts, save the global model, fit the personal rows with
+ * Main thread of recctl; the learner and the per-user work use threads of their own. The run in order: find the split, read what comes before it
+ * (train_feed.c), train triples with a rate that falls linearly to zero (train_learn.c), fit the mean row and the intercepts, save the global model, fit the personal rows with
  * the item tables frozen, save the personalized model, rank what was held out (train_models.c). The run owns everything in struct train_run and frees it at the end.
  */
 #include <errno.h>
@@ -17,6 +17,8 @@
 #include "daemon/recctl/train_preset.h"
 
 static const char *const optimizers[] = { [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAGRAD] = "adagrad", NULL };
+static const char *const losses[] = { [LOSS_BPR] = "bpr", [LOSS_BCE] = "bce", NULL };
+static const char *const orders[] = { [ORDER_SHUFFLED] = "shuffled", [ORDER_GROUPED] = "grouped", NULL };
 
 #define AT(field) .offset = offsetof(struct train_options, field)
 static const struct flag flags[] = {
@@ -33,6 +35,17 @@ static const struct flag flags[] = {
 	{ .name = "lr", .type = FLAG_FLOAT, AT(lr), .fallback = "0.02", .min = 0, .max = 100, .help = "Learning rate at the start; it falls linearly to 0." },
 	{ .name = "optimizer", .type = FLAG_CHOICE, AT(optimizer), .fallback = "adagrad", .choices = optimizers,
 	  .help = "Row-wise Adagrad (one accumulator a row), or plain gradient steps." },
+	{ .name = "loss", .type = FLAG_CHOICE, AT(loss), .fallback = "bpr", .choices = losses,
+	  .help = "bpr: rank each positive above its negative. bce: predict label 1 for the positive and 0 for the negative, each by itself." },
+	{ .name = "samples", .type = FLAG_STRING, AT(samples), .placeholder = "FILE",
+	  .help = "With --loss bce: train on the labelled pairs of this file (user_id, item_id, label, ts a line, as in train_samples.jsonl) instead of the histories. Label 1: "
+	          "the positives. Label 0: the user's negatives; --skip_share is then their share, 1 when not given." },
+	{ .name = "weight_completion", .type = FLAG_FLOAT, AT(weight_completion), .fallback = "0", .min = 0, .max = 10,
+	  .help = "Positives weigh completion to this power; their mean weight stays 1. 0: all the same." },
+	{ .name = "half_life_days", .type = FLAG_FLOAT, AT(half_life_days), .fallback = "0", .min = 0, .max = 100000,
+	  .help = "A positive this much older than another one weighs half. 0: age does not count." },
+	{ .name = "order", .type = FLAG_CHOICE, AT(order), .fallback = "shuffled", .choices = orders,
+	  .help = "shuffled: positives in random order. grouped: in short runs of one user, which is faster where the tables are larger than the processor's caches." },
 	{ .name = "reg", .type = FLAG_FLOAT, AT(reg), .fallback = "0.02", .min = 0, .max = 100, .help = "L2 weight of user and item vectors." },
 	{ .name = "reg_bias", .type = FLAG_FLOAT, AT(reg_bias), .fallback = "0", .min = 0, .max = 100, .help = "L2 weight of the items' biases." },
 	{ .name = "init_scale", .type = FLAG_FLOAT, AT(init_scale), .fallback = "1", .min = 0, .max = 1000,
@@ -93,6 +106,7 @@ static const struct command_spec spec = {
 	            "               --personalize_steps 300 --personalize_lr 0.05\n"
 	            "  recctl train --holdout 0 --out_dir models\n"
 	            "  recctl train --epochs 50 --steps_per_epoch 300 --early_stop 5 --plot curve.svg\n"
+	            "  recctl train --loss bce --samples data/train_samples.jsonl\n"
 	            "  recctl train --train_tsv train.tsv --test_tsv test.tsv --k_eval 20",
 };
 
@@ -133,6 +147,9 @@ static int train_and_save(struct train_run *run)
 		rc = open_out_dir(run);
 	if (!rc)
 		rc = cut_slice(run);
+	if (!rc && options->samples)
+		rc = samples_read(options->samples, run->state, run->judges && !run->plan.files ? &run->split : NULL, &run->samples, run->errstr,
+		                  sizeof(run->errstr));
 	if (!rc)
 		rc = train_make_learner(run);
 	if (!rc) {
@@ -163,6 +180,7 @@ static void run_free(struct train_run *run)
 	state_free(run->state);
 	split_free(&run->split);
 	validation_free(&run->validation);
+	samples_free(&run->samples);
 	baselines_free(&run->baselines);
 	tables_free(&run->tables);
 	tables_free(&run->best);
@@ -174,15 +192,28 @@ static void run_free(struct train_run *run)
 		close(run->dir_fd);
 }
 
+/* What is wrong with flags that are each right by themselves, or NULL. */
+static const char *flags_fault(const struct train_options *options)
+{
+	if (options->samples && options->loss != LOSS_BCE)
+		return "--samples goes with --loss bce: a label is not a ranking";
+	if (options->samples && options->weight_completion > 0)
+		return "--weight_completion does not go with --samples: a sample has no completion";
+	return NULL;
+}
+
 int command_train(int argc, char **argv)
 {
 	struct train_options options;
 	struct flag_words words;
 	struct train_run run = { .options = &options, .dir_fd = -1 };
 	int rc = flags_main(&spec, argc, argv, &options, &words);
+	const char *fault = rc < 0 ? flags_fault(&options) : NULL;
 
-	if (rc >= 0)
-		return rc;
+	if (fault)
+		fprintf(stderr, "recctl train: %s\n", fault);
+	if (rc >= 0 || fault)
+		return rc >= 0 ? rc : EXIT_USAGE;
 	train_preset_settings(&spec, &words, &options);
 	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
 	if (judge_plan_make(&options.judge, "k_eval", options.k_eval, run.threads, &run.plan, run.errstr, sizeof(run.errstr))) {

@@ -1,5 +1,5 @@
 /*
- * train.h: one run of `recctl train`, shared by train.c (the run), train_learn.c (training), train_models.c (what comes of it) and train_report.c (which tells it).
+ * train.h: one run of `recctl train`, shared by train.c (the run), train_feed.c (what is learnt from), train_learn.c (training), train_models.c (what comes of it) and train_report.c (which tells it).
  */
 #ifndef DAEMON_RECCTL_TRAIN_H
 #define DAEMON_RECCTL_TRAIN_H
@@ -8,6 +8,7 @@
 
 #include "daemon/recctl/evaluate_flags.h"
 #include "daemon/recctl/fit.h"
+#include "daemon/recctl/train_samples.h"
 #include "daemon/recctl/train_validate.h"
 #include "trainer/learn/learn.h"
 
@@ -16,15 +17,16 @@
 
 /* The flags; help texts in train.c. */
 struct train_options {
-	const char *data_dir, *out_dir, *k_eval, *plot;
+	const char *data_dir, *out_dir, *k_eval, *plot, *samples;
 	int64_t epochs, steps_per_epoch, batch_size, emb_dim, early_stop;
 	int64_t personalize_steps, personalize_batch, personalize_min_positives;
 	int64_t threads, negative_after_sec;
 	double lr, personalize_lr, personalize_reg, min_pos_completion, valid_share, reg, reg_bias, init_scale;
 	double skip_share, popular_share, popular_power, hard_share;
+	double weight_completion, half_life_days;
 	int64_t hard_of;
 	uint64_t seed;
-	int optimizer, deterministic, json;
+	int optimizer, loss, order, deterministic, json;
 	int preset, epochs_given, steps_given; /* train_preset.h */
 	struct judge_flags judge;
 };
@@ -46,6 +48,7 @@ struct train_run {
 	struct validation validation;
 	struct load_stats loaded;
 	struct state *state;
+	struct samples samples; /* --samples */
 	struct skip_source skips;
 	struct learner *learner;
 	struct tables tables; /* global model, rows by the state's indexes */

@@ -1,5 +1,5 @@
 /*
- * train_learn.c: the training itself for `recctl train`: positives to the learner, epochs with a falling rate, the look after each epoch that may stop it.
+ * train_learn.c: the training itself for `recctl train`: epochs with a falling rate, the look after each epoch that may stop it.
  *
  * Main thread of recctl; the learner has threads of its own. With --early_stop the validation slice never reaches the learner, and the tables of the best epoch
  * are kept beside the current ones.
@@ -22,104 +22,6 @@ static double now_s(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
-
-/* Pairs on their way to the learner. */
-struct pairs {
-	struct learner *learner;
-	const struct validation *validation; /* its pairs are left out; NULL: none */
-	struct user_item buffer[1024];
-	size_t n;
-	int rc;
-};
-
-static void flush_pairs(struct pairs *pairs)
-{
-	if (!pairs->rc)
-		pairs->rc = learner_add_positives(pairs->learner, pairs->buffer, pairs->n, 0);
-	pairs->n = 0;
-}
-
-static void emit_pair(void *ctx, uint32_t user, uint32_t item)
-{
-	struct pairs *pairs = ctx;
-
-	if (pairs->validation && validation_has(pairs->validation, user, item))
-		return;
-	pairs->buffer[pairs->n++] = (struct user_item){ user, item };
-	if (pairs->n == sizeof(pairs->buffer) / sizeof(pairs->buffer[0]))
-		flush_pairs(pairs);
-}
-
-/* Skips for the sampler; any training thread. */
-static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t max)
-{
-	struct decided_impression decided[LOAD_IMPRESSIONS_MAX];
-	struct user_facts facts;
-	size_t n_skips = 0;
-
-	state_user_facts(ctx, user, &facts);
-	size_t n = state_decided(ctx, &facts, decided, LOAD_IMPRESSIONS_MAX);
-	if (n > LOAD_IMPRESSIONS_MAX)
-		n = LOAD_IMPRESSIONS_MAX;
-	for (size_t i = 0; i < n && n_skips < max; i++) {
-		if (!decided[i].label)
-			ret_items[n_skips++] = decided[i].item;
-	}
-	return n_skips;
-}
-
-int train_make_learner(struct train_run *run)
-{
-	const struct train_options *options = run->options;
-	struct pairs *pairs = calloc(1, sizeof(*pairs));
-	struct state_changes changes;
-	struct learn_options learn;
-
-	if (!pairs)
-		return -ENOMEM;
-	learn_options_default(&learn);
-	learn.emb_dim = (uint32_t)options->emb_dim;
-	learn.seed = options->seed;
-	learn.threads = run->threads;
-	learn.deterministic = options->deterministic;
-	learn.batch_size = (uint32_t)options->batch_size;
-	learn.optimizer = options->optimizer;
-	learn.learning_rate = (float)options->lr;
-	learn.reg_user = learn.reg_pos = learn.reg_neg = (float)options->reg;
-	learn.reg_bias = (float)options->reg_bias;
-	learn.adagrad_forget = 0; /* a file has an end: the rate falls instead */
-	learn.init_scale = (float)options->init_scale;
-	learn.skip_share = (float)options->skip_share;
-	learn.popular_share = (float)options->popular_share;
-	learn.popular_power = (float)options->popular_power;
-	learn.hard_share = (float)options->hard_share;
-	learn.hard_of = (uint32_t)options->hard_of;
-	int rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
-	if (rc)
-		goto out;
-	rc = learner_grow(run->learner, state_n_users(run->state), state_n_items(run->state), state_user_ids(run->state), state_item_ids(run->state));
-	if (!rc) {
-		state_changes_get(run->state, &changes);
-		rc = learner_add_candidates(run->learner, changes.candidates, changes.n_candidates);
-	}
-	if (!rc) {
-		pairs->learner = run->learner;
-		pairs->validation = options->early_stop ? &run->validation : NULL;
-		state_for_each_positive(run->state, emit_pair, pairs);
-		flush_pairs(pairs);
-		rc = pairs->rc;
-	}
-	if (rc)
-		snprintf(run->errstr, sizeof(run->errstr), "out of memory");
-	run->skips = (struct skip_source){ list_skips, run->state };
-	if (!rc && options->skip_share > 0)
-		learner_set_skips(run->learner, &run->skips);
-out:
-	free(pairs);
-	return rc;
-}
-
-/* ---- training ---- */
 
 /* Trains `n_steps` from step `done` of `total` on; the rate falls between jobs. */
 static int train_epoch(struct train_run *run, uint64_t done, uint64_t n_steps, uint64_t total, struct train_epoch *ret_epoch, struct progress *progress)
@@ -201,7 +103,11 @@ int train_all(struct train_run *run)
 	int rc = 0;
 
 	if (!run->n_positives) {
-		snprintf(run->errstr, sizeof(run->errstr), "no positives: no watch before the split reaches --min_pos_completion %g", options->min_pos_completion);
+		if (options->samples)
+			snprintf(run->errstr, sizeof(run->errstr), "no positives: no line of %s with label 1 can be used", options->samples);
+		else
+			snprintf(run->errstr, sizeof(run->errstr), "no positives: no watch before the split reaches --min_pos_completion %g",
+			         options->min_pos_completion);
 		return -ENODATA;
 	}
 	run->epochs = calloc((size_t)options->epochs, sizeof(*run->epochs));

@@ -43,6 +43,11 @@ void train_preset_settings(const struct command_spec *spec, const struct flag_wo
 	options->steps_given = flags_given(spec, words, "steps_per_epoch");
 	if (preset)
 		lay_under(preset, spec, words, options);
+	if (options->samples && !flags_given(spec, words, "skip_share")) { /* labelled negatives only, but for what was asked for */
+		double others = options->popular_share + (flags_given(spec, words, "hard_share") ? options->hard_share : 0);
+
+		options->skip_share = others < 1 ? 1 - others : 0;
+	}
 	/* shares that were asked for come out of the hard ones */
 	double rest = 1 - options->skip_share - options->popular_share;
 	if (!flags_given(spec, words, "hard_share") && options->hard_share > rest)

@@ -13,6 +13,30 @@
 #include "daemon/recctl/table.h"
 #include "daemon/render.h"
 
+static void report_samples(const struct train_run *run)
+{
+	const struct samples *s = &run->samples;
+	char lines[32], positives[32], negatives[32];
+
+	text_count(s->lines, lines);
+	text_count(s->n_positives, positives);
+	text_count(s->n_negatives, negatives);
+	fprintf(run->out, "%s: %s lines, %s positives and %s labelled negatives; left out: %" PRIu64 " bad lines, %" PRIu64 " at or after the split, %" PRIu64
+	        " of unknown users, %" PRIu64 " of unknown titles\n", run->options->samples, lines, positives, negatives, s->bad, s->late, s->unknown_users,
+	        s->unknown_items);
+}
+
+static json_t *samples_json(const struct train_run *run)
+{
+	const struct samples *s = &run->samples;
+
+	if (!run->options->samples)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "lines", (json_int_t)s->lines, "positives", (json_int_t)s->n_positives, "negatives",
+	                 (json_int_t)s->n_negatives, "bad", (json_int_t)s->bad, "late", (json_int_t)s->late, "unknown_users",
+	                 (json_int_t)s->unknown_users, "unknown_items", (json_int_t)s->unknown_items);
+}
+
 void train_report_begin(const struct train_run *run)
 {
 	char users[32], items[32], positives[32], candidates[32];
@@ -25,6 +49,8 @@ void train_report_begin(const struct train_run *run)
 	text_count(run->n_candidates, candidates);
 	fprintf(run->out, "training on %s positives of %s users; %s titles, %s of them can be negatives; %u threads, %s\n", positives, users, items, candidates,
 	        run->threads, learner_backend_name(run->learner));
+	if (run->options->samples)
+		report_samples(run);
 	if (run->options->early_stop) {
 		text_count(run->validation.n_pairs, positives);
 		text_count(run->validation.n_users, users);
@@ -209,6 +235,7 @@ int train_report_json(const struct train_run *run)
 	json_object_set_new(answer, "positives", json_integer((json_int_t)run->n_positives));
 	json_object_set_new(answer, "candidates", json_integer((json_int_t)run->n_candidates));
 	json_object_set_new(answer, "refused", refused_json(&run->loaded));
+	json_object_set_new(answer, "samples", samples_json(run));
 	json_object_set_new(answer, "threads", json_integer(run->threads));
 	json_object_set_new(answer, "backend", json_string(learner_backend_name(run->learner)));
 	json_object_set_new(answer, "train_seconds", json_real(seconds));

@@ -1,7 +1,4 @@
-"""recctl train, evaluate, explain and top on files, and its client against a stub. What recctl says is recomputed here from the logs and the saved tensors alone.
-
-RECCTL names the binary; otherwise it is recctl in the build folder (BUILD, as for make).
-"""
+"""recctl train, evaluate, explain and top on files, and its client against a stub. What recctl says is recomputed here from the logs and the saved tensors alone."""
 import json
 import math
 import os
@@ -10,106 +7,13 @@ import re
 import socket
 import subprocess
 import threading
-import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from datetime import datetime
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-RECCTL = os.environ.get("RECCTL") or os.path.join(ROOT, os.environ.get("BUILD", "build"), "recctl")
-QUICK = ["--epochs", "2", "--steps_per_epoch", "100", "--batch_size", "512", "--emb_dim", "16", "--personalize_steps", "50"]
-K = 20
-
-
-def recctl(*words, code=0, **options):
-    done = subprocess.run([RECCTL, *map(str, words)], capture_output=True, text=True, timeout=300, **options)
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    return done
-
-
-def load(path):
-    model = torch.load(path)
-    return {key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in model.items()}
-
-
-def when(text):
-    return datetime.fromisoformat(text).timestamp()
-
-
-class Logs:
-    """The facts of a folder, before and after the time split."""
-
-    def __init__(self, folder, holdout=0.1):
-        self.watches = [json.loads(line) for line in (folder / "watch_stats.jsonl").open()]
-        self.items = {row["item_id"]: row for row in map(json.loads, (folder / "items.jsonl").open())}
-        times = sorted(when(w["started_at"]) for w in self.watches)
-        self.cut = times[len(times) - math.ceil(holdout * len(times) - 1e-6)] if holdout else math.inf
-        self.before, after = defaultdict(dict), defaultdict(dict)
-        for w in self.watches:
-            side = self.before if when(w["started_at"]) < self.cut else after
-            side[w["user_id"]][w["item_id"]] = max(w["completion"], side[w["user_id"]].get(w["item_id"], 0))
-        self.relevant = {}
-        for user, watched in after.items():
-            found = {item for item, completion in watched.items() if completion >= 0.6 and item not in self.before[user]}
-            if found:
-                self.relevant[user] = found
-        self.popularity = defaultdict(int)
-        for watched in self.before.values():
-            for item, completion in watched.items():
-                self.popularity[item] += completion >= 0.6
-
-    def positives(self, user):
-        return [item for item, completion in self.before[user].items() if completion >= 0.6]
-
-
-def metrics(logs, item_ids, score):
-    """Means over users of the definitions in trainer/learn/evaluate.h."""
-    sums = defaultdict(float)
-    row_of = {item: row for row, item in enumerate(item_ids)}
-    for user, relevant in logs.relevant.items():
-        scores = np.array(score(user), dtype=np.float64)
-        for item in logs.before[user]:
-            scores[row_of[item]] = -np.inf
-        order = [row for row in np.lexsort((np.arange(len(scores)), -scores)) if scores[row] > -np.inf]
-        ranks = sorted(order.index(row_of[item]) + 1 for item in relevant)
-        hits = [rank for rank in ranks if rank <= K]
-        sums["recall"] += len(hits) / len(relevant)
-        sums["ndcg"] += sum(1 / math.log2(r + 1) for r in hits) / sum(1 / math.log2(r + 1) for r in range(1, min(K, len(relevant)) + 1))
-        sums["hit_rate"] += bool(hits)
-        sums["mrr"] += 1 / ranks[0]
-        good = scores[[row_of[item] for item in relevant]]
-        bad = np.array([scores[row] for row in order if item_ids[row] not in relevant])
-        sums["auc"] += np.mean((good[:, None] > bad).astype(float) + 0.5 * (good[:, None] == bad))
-    return {name: value / len(logs.relevant) for name, value in sums.items()}
-
-
-def assert_metrics(told, expected, users):
-    assert told["users"] == users == sum(group["users"] for group in told["groups"].values())
-    for name, value in expected.items():
-        assert told[name] == pytest.approx(value, abs=2e-3 if name != "auc" else 2e-4), name
-
-
-class Trained:
-    def __init__(self, folder):
-        self.folder, self.data = folder, folder / "data"
-        recctl("synth", "--out_dir", self.data, "--num_users", 80, "--num_items", 300, "--num_impressions", 60000, "--seed", 5, "--oracle", folder / "oracle.pt")
-        done = recctl("train", "--data_dir", self.data, "--k_eval", K, "--threads", 2, "--json", *QUICK)
-        self.stderr, self.told = done.stderr, json.loads(done.stdout)
-        self.logs = Logs(self.data)
-        self.models = {kind: load(self.told["models"][kind]) for kind in ("global", "personalized")}
-
-    def scores(self, kind):
-        model = self.models[kind]
-        row_of = {user: row for row, user in enumerate(model["user_ids"])}
-        return lambda user: model["V"] @ model["U"][row_of[user]] + model["bi"] + model["bu"][row_of[user]]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return Trained(tmp_path_factory.mktemp("offline"))
+from offline import K, QUICK, RECCTL, Logs, assert_metrics, load, metrics, recctl, when, trained  # noqa: F401
 
 
 def test_what_train_tells(trained):
@@ -278,20 +182,6 @@ def test_titles_cannot_write_to_the_terminal(trained, tmp_path):
     assert "?[2Jred??31m?\u00e9" in text and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
 
 
-def test_deterministic_means_the_same_files(trained, tmp_path):
-    def files(folder, *words):
-        recctl("train", "--data_dir", trained.data, "--out_dir", folder, "--deterministic", *QUICK, *words)
-        return [(folder / name).read_bytes() for name in ("model_bpr.pt", "model_bpr_personalized.pt")]
-
-    first = files(tmp_path / "1", "--threads", 2)
-    assert files(tmp_path / "2", "--threads", 2) == first
-    assert files(tmp_path / "3", "--threads", 1) == first
-    other = files(tmp_path / "4", "--seed", 43)
-    assert other[0] != first[0] and other[1] != first[1]
-    fast = files(tmp_path / "5", "--deterministic=no", "--threads", 1)
-    assert fast[0] != first[0]  # one triple after the other is another sum than whole batches
-
-
 def test_without_holdout_everything_is_trained_on(trained, tmp_path):
     done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--holdout", 0, "--personalize_steps", 0, "--json", *QUICK[:-2])
     told, logs = json.loads(done.stdout), Logs(trained.data, holdout=0)
@@ -412,37 +302,6 @@ def test_two_files_of_pairs(pairs, tmp_path):
     assert f"training on {told['positives']} positives" in text and "nothing was saved" in text and "item-kNN" in text
 
 
-def test_early_stop_and_the_curve(trained, tmp_path):
-    curve = tmp_path / "curve <&>.svg"
-    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", "--k_eval", K, *QUICK[4:], "--epochs", 30, "--steps_per_epoch", 60,
-                             "--early_stop", 2, "--valid_share", 0.2, "--plot", curve, "--lr", 0.3, "--reg", 0).stdout)
-    stop, ndcg = told["early_stop"], [e["ndcg"] for e in told["epochs"]]
-    assert stop["stopped"] is True and len(ndcg) == stop["best_epoch"] + 2 < 30
-    assert ndcg[stop["best_epoch"] - 1] == max(ndcg) and max(ndcg[-2:]) <= max(ndcg)
-    all_positives = sum(len(trained.logs.positives(user)) for user in trained.logs.before)
-    assert stop["validation_pairs"] == math.ceil(0.2 * all_positives) and told["positives"] == all_positives - stop["validation_pairs"]
-    svg = ElementTree.parse(curve).getroot()
-    space = "{http://www.w3.org/2000/svg}"
-    points = svg.findall(f"{space}circle")
-    assert svg.tag == f"{space}svg" and len(points) == 2 * len(ndcg)
-    shown = [float(p.find(f"{space}title").text.split(": ")[1]) for p in points]
-    assert shown == pytest.approx([e["loss"] for e in told["epochs"]] + ndcg, rel=1e-5)
-    # the model that was kept is the best epoch's, however long training went on after it
-    plan = ["--data_dir", trained.data, *QUICK[4:], "--epochs", 30, "--steps_per_epoch", 60, "--valid_share", 0.2, "--lr", 0.3, "--reg", 0, "--deterministic", "--threads", 1]
-    told = json.loads(recctl("train", *plan, "--out_dir", tmp_path / "a", "--early_stop", 30, "--json").stdout)
-    ndcg, best = [e["ndcg"] for e in told["epochs"]], told["early_stop"]["best_epoch"]
-    assert len(ndcg) == 30 and told["early_stop"]["stopped"] is False and ndcg[best - 1] == max(ndcg)
-    waits = [1 + i - max(range(i), key=ndcg.__getitem__) for i in range(1, best)]  # patience that reaches the best epoch
-    patience = max(waits, default=1)
-    told = json.loads(recctl("train", *plan, "--out_dir", tmp_path / "b", "--early_stop", patience, "--json").stdout)
-    assert told["early_stop"]["best_epoch"] == best and len(told["epochs"]) == min(best + patience, 30)
-    assert (tmp_path / "a" / "model_bpr.pt").read_bytes() == (tmp_path / "b" / "model_bpr.pt").read_bytes()
-    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", *QUICK, "--plot", curve).stdout)
-    assert told["early_stop"] is None and all(0 < e["ndcg"] <= 1 for e in told["epochs"])
-    assert told["positives"] == all_positives
-    assert "none/x.svg" in recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, *QUICK, "--plot", tmp_path / "none/x.svg", code=1).stderr
-
-
 @pytest.mark.parametrize("words, says", [
     (["--k_eval", "0"], "--k_eval 0: wanted"), (["--k_eval", "5,"], "wanted"), (["--k_eval", "1,2,3,4,5,6,7,8,9"], "one to 8 numbers"),
     (["--test_last", "2"], "--split user"), (["--split", "user", "--holdout", "0"], "--test_last"), (["--train_tsv", "x"], "go together"),
@@ -450,14 +309,6 @@ def test_early_stop_and_the_curve(trained, tmp_path):
 ])
 def test_wrong_ways_to_judge(words, says):
     assert says in recctl("train", *words, code=2).stderr
-
-
-@pytest.mark.parametrize("words", [["--optimizer", "sgd", "--lr", "0.05"], ["--skip_share", "0.5"], ["--emb_dim", "7"], ["--holdout", "0.3"]])
-def test_other_settings_learn_too(trained, tmp_path, words):
-    done = recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--json", "--k_eval", K, *QUICK, *words)
-    told = json.loads(done.stdout)["metrics"]
-    assert told["personalized"]["auc"] > told["popularity"]["auc"]
-    assert told["global"]["ndcg"] > told["popularity"]["ndcg"]
 
 
 def test_bad_lines_are_counted_and_not_fatal(trained, tmp_path):

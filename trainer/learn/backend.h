@@ -31,6 +31,10 @@ enum precision { PRECISION_FP32, PRECISION_BF16 };
 struct skip_source {
 	size_t (*list)(void *ctx, uint32_t user, uint32_t *ret_items, size_t max);
 	void *ctx;
+	/* Instead of `list`: lists that stay as they are. Those of user u < n_users are items[offsets[u]..offsets[u + 1]), any number; users behind have none. */
+	const uint64_t *offsets; /* [n_users + 1], NULL: `list` is called. Not owned */
+	const uint32_t *items;
+	uint32_t n_users;
 };
 
 struct learn_options {

@@ -377,11 +377,19 @@ static void choose_positive(const struct draw_plan *plan, uint64_t job_step, uin
 /* One of the user's skips, or SAMPLE_NONE. */
 static uint32_t choose_skip(const struct training_set *set, uint32_t user, uint32_t random)
 {
-	uint32_t items[SKIPS_READ];
-	size_t n = set->skips->list(set->skips->ctx, user, items, SKIPS_READ);
+	const struct skip_source *skips = set->skips;
+	uint32_t read[SKIPS_READ];
+	const uint32_t *items = read;
+	uint64_t n = 0;
+	if (!skips->offsets) {
+		n = skips->list(skips->ctx, user, read, SKIPS_READ);
+	} else if (user < skips->n_users) {
+		items = skips->items + skips->offsets[user];
+		n = skips->offsets[user + 1] - skips->offsets[user];
+	}
 	if (n == 0)
 		return SAMPLE_NONE;
-	uint32_t item = items[philox_below(random, (uint32_t)n)];
+	uint32_t item = items[philox_below(random, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX)];
 	return item < set->n_items ? item : SAMPLE_NONE;
 }
 

@@ -182,7 +182,7 @@ static void test_kinds_in_their_shares(void **state)
 	(void)state;
 	enum { DRAWS = 50000 };
 	static struct draw draws[DRAWS];
-	const struct skip_source skips = {list_one_skip, NULL};
+	const struct skip_source skips = {.list = list_one_skip};
 	struct training_set set = popular_set();
 	struct popularity popularity = {0};
 	struct learn_options options = world_options(8);

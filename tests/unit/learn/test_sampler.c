@@ -319,7 +319,7 @@ static void test_skips_in_their_share(void **state)
 	options.skip_share = 0.4f;
 	static struct draw draws[20000];
 	uint32_t calls = 0;
-	const struct skip_source source = {list_skips, &calls};
+	const struct skip_source source = {.list = list_skips, .ctx = &calls};
 	set.skips = &source;
 	for (uint32_t u = 0; u < 40; u++)
 		for (uint32_t i = 0; i < 10; i++)
@@ -343,6 +343,41 @@ static void test_skips_in_their_share(void **state)
 	training_set_free(&set);
 }
 
+/* Fixed lists: any length, each place equally often, users behind the last one have none. */
+static void test_fixed_skip_lists(void **state)
+{
+	(void)state;
+	enum { N = 200, DRAWS = 40000 };
+	static struct draw draws[DRAWS];
+	static uint32_t items[N + 1], counts[400];
+	const uint64_t offsets[] = {0, N, N + 1};
+	const struct skip_source source = {.offsets = offsets, .items = items, .n_users = 2};
+	struct training_set set = make_set(3, 400);
+	for (uint32_t i = 0; i < N; i++)
+		items[i] = 100 + i;
+	items[N] = 399;
+	for (uint32_t u = 0; u < 3; u++)
+		assert_int_equal(training_set_add(&set, u, u, 0), 1);
+	for (uint32_t i = 3; i < 10; i++)
+		(void)training_set_add_candidate(&set, i);
+	set.skips = &source;
+	struct learn_options options = options_of(64);
+	options.skip_share = 1.0f;
+	draw_all(&set, &options, DRAWS, draws);
+	memset(counts, 0, sizeof counts);
+	for (uint32_t d = 0; d < DRAWS; d++) {
+		if (draws[d].user == 0)
+			counts[draws[d].neg]++;
+		else
+			assert_true(draws[d].user == 1 ? draws[d].neg == 399 : draws[d].neg < 10);
+	}
+	double chi2 = 0, expected = (double)DRAWS / 3 / N;
+	for (uint32_t i = 0; i < N; i++)
+		chi2 += ((double)counts[100 + i] - expected) * ((double)counts[100 + i] - expected) / expected;
+	assert_true(chi2 < 268 && chi2 > 140); /* 199 degrees of freedom: 0.1 % above and below */
+	training_set_free(&set);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -356,6 +391,7 @@ int main(void)
 		cmocka_unit_test(test_recent_positives_get_their_passes),
 		cmocka_unit_test(test_recent_rounds_are_counted),
 		cmocka_unit_test(test_recent_ring_is_bounded),
+		cmocka_unit_test(test_fixed_skip_lists),
 		cmocka_unit_test(test_skips_in_their_share),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,8 +33,9 @@ void set_mirror_close(struct backend *backend)
 	struct set_mirror *mirror = backend->mirror;
 	if (!mirror)
 		return;
-	struct device_array *const arrays[] = {&mirror->positives,   &mirror->weights,     &mirror->slots,  &mirror->filter, &mirror->user_positives, &mirror->candidates,
-	                                       &mirror->alias_below, &mirror->alias_other, &mirror->recent, &mirror->skips,  &mirror->n_skips};
+	struct device_array *const arrays[] = {&mirror->positives,   &mirror->weights,     &mirror->slots,  &mirror->filter,  &mirror->user_positives, &mirror->candidates,
+	                                       &mirror->alias_below, &mirror->alias_other, &mirror->recent, &mirror->skips,   &mirror->n_skips,
+	                                       &mirror->skip_offsets};
 	for (struct device_array *array : arrays)
 		device_array_free(array);
 	free(mirror);
@@ -100,6 +101,25 @@ static int make_room_for_pairs(struct backend *backend, const struct sync_plan *
 	return rc;
 }
 
+static int make_room_for_skips(struct backend *backend)
+{
+	struct set_mirror *mirror = backend->mirror;
+	const struct training_set *set = backend->set;
+	const struct skip_source *source = set->skips;
+	size_t row = GPU_SKIPS_MAX * sizeof(uint32_t);
+	if (mirror->skip_lists != source->offsets) { /* lists in place of rows, rows in place of lists, or other lists */
+		mirror->skip_lists = NULL;
+		mirror->skips_users = mirror->skips_turn = 0;
+		mirror->skips_all = 0;
+	}
+	if (source->offsets) {
+		int rc = device_array_grow(backend, &mirror->skips, source->offsets[source->n_users] * sizeof *source->items, 0, "room for skips");
+		return rc < 0 ? rc : device_array_grow(backend, &mirror->skip_offsets, ((size_t)source->n_users + 1) * sizeof *source->offsets, 0, "room for skips");
+	}
+	int rc = device_array_grow(backend, &mirror->skips, set->n_users * row, mirror->skips_users * row, "room for skips");
+	return rc < 0 ? rc : device_array_grow(backend, &mirror->n_skips, set->n_users * sizeof(uint32_t), mirror->skips_users * sizeof(uint32_t), "room for skips");
+}
+
 static int make_room(struct backend *backend, const struct sync_plan *plan)
 {
 	struct set_mirror *mirror = backend->mirror;
@@ -117,14 +137,7 @@ static int make_room(struct backend *backend, const struct sync_plan *plan)
 		if (rc < 0)
 			mirror->alias_version = 0; /* one of the two may be new */
 	}
-	if (rc == 0 && plan->skips && set->n_users > mirror->skips_users) {
-		size_t row = GPU_SKIPS_MAX * sizeof(uint32_t);
-		rc = device_array_grow(backend, &mirror->skips, set->n_users * row, mirror->skips_users * row, "room for skips");
-		if (rc == 0)
-			rc = device_array_grow(backend, &mirror->n_skips, set->n_users * sizeof(uint32_t), mirror->skips_users * sizeof(uint32_t),
-			                       "room for skips");
-	}
-	return rc;
+	return rc == 0 && plan->skips ? make_room_for_skips(backend) : rc;
 }
 
 static int clear(struct backend *backend, const struct device_array *array, size_t from, int value, size_t bytes)
@@ -330,10 +343,27 @@ static int send_skips_range(struct backend *backend, uint32_t from, uint32_t end
 	return rc;
 }
 
+/* Lists that stay as they are: sent once. */
+static int send_skip_lists(struct backend *backend)
+{
+	struct set_mirror *mirror = backend->mirror;
+	const struct skip_source *source = backend->set->skips;
+	if (mirror->skip_lists == source->offsets)
+		return 0;
+	int rc = transfer_send(backend, mirror->skips.data, source->items, source->offsets[source->n_users] * sizeof *source->items);
+	if (rc == 0)
+		rc = transfer_send(backend, mirror->skip_offsets.data, source->offsets, ((size_t)source->n_users + 1) * sizeof *source->offsets);
+	if (rc == 0)
+		mirror->skip_lists = source->offsets;
+	return rc;
+}
+
 static int sync_skips(struct backend *backend, const struct train_job *job)
 {
 	struct set_mirror *mirror = backend->mirror;
 	uint32_t n_users = backend->set->n_users;
+	if (backend->set->skips->offsets)
+		return send_skip_lists(backend);
 	int rc = clear(backend, &mirror->n_skips, mirror->skips_users * sizeof(uint32_t), 0, (n_users - mirror->skips_users) * sizeof(uint32_t));
 	if (rc < 0)
 		return rc;
@@ -375,6 +405,10 @@ static struct set_view view_of(const struct backend *backend, const struct sync_
 	if (plan->skips) {
 		view.skips = static_cast<const uint32_t *>(mirror->skips.data);
 		view.n_skips = static_cast<const uint32_t *>(mirror->n_skips.data);
+	}
+	if (plan->skips && plan->set->skips->offsets) {
+		view.skip_offsets = static_cast<const uint64_t *>(mirror->skip_offsets.data);
+		view.skip_users = plan->set->skips->n_users;
 	}
 	return view;
 }

@@ -10,6 +10,7 @@
  *   skips                only while some negatives come from them. The host derives a user's skips when asked, which takes time, so they are kept by user and
  *                        brought up to date in turn: SKIP_USERS users a job. All users before each job of the deterministic mode, and before the first
  *                        job that has no time limit (offline, skips do not change meanwhile). A user whose turn has not come has none: he gets uniform negatives.
+ *                        Lists that stay as they are (skip_source.offsets) are sent once.
  *
  * All of it is enqueued on backend->stream, so a job sees the set as it was when the job was enqueued.
  */
@@ -23,7 +24,7 @@
 
 struct set_mirror {
 	struct device_array positives, weights, slots, filter, user_positives;
-	struct device_array candidates, alias_below, alias_other, recent, skips, n_skips;
+	struct device_array candidates, alias_below, alias_other, recent, skips, n_skips, skip_offsets;
 	/* what is there */
 	uint64_t n_positives;
 	uint64_t cleared, regrouped; /* of the set, then */
@@ -36,6 +37,7 @@ struct set_mirror {
 	uint32_t skips_users; /* users whose skips have room */
 	uint32_t skips_turn;  /* the user whose turn is next */
 	int skips_all;        /* all users had their turn at once */
+	const uint64_t *skip_lists; /* skip_source.offsets that were sent; NULL: none, skips are rows */
 	uint64_t sent_pairs;  /* pairs sent since open, for tests */
 };
 

@@ -206,7 +206,8 @@ GPU_FN void add_gradient(const struct personalize_view &v, const struct pair_vie
 			apart.q[q] = quad_minus(apart.q[q], neg.q[q]);
 			dot = quad_dot(row.q[q], apart.q[q], dot);
 		}
-		const float z = whose < static_cast<int>(n) ? quick_sigmoid(-(group_sum<lanes>(dot) + bias)) : 0.0f;
+		dot = group_sum<lanes>(dot);
+		const float z = whose < static_cast<int>(n) ? quick_sigmoid(-(dot + bias)) : 0.0f;
 #pragma unroll
 		for (uint32_t q = 0; q < quads; q++)
 			gradient.q[q] = quad_blend(1.0f, gradient.q[q], z, apart.q[q]);

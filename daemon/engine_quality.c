@@ -101,9 +101,7 @@ void engine_quality_publish(struct engine *engine, struct generation *g)
 {
 	const uint32_t n = g->tables.n_items;
 
-	g->n_popularity = 0;
-	if (!engine->config.quality.enabled)
-		return;
+	g->n_popularity = 0; /* noted even where nothing is ranked now: a reload may ask for it */
 	if (n > g->cap_popularity) {
 		uint32_t *fresh = malloc(((size_t)n + n / 2) * sizeof(*fresh));
 

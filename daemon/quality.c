@@ -19,7 +19,6 @@
 
 #include "daemon/quality_window.h"
 
-#define SLOTS 64u
 #define HOLD_US 50000
 #define BURST_US 20000.0
 #define RESUME_US 5000.0 /* once empty, the bucket is used again when it holds so much */
@@ -36,7 +35,7 @@ struct slot {
 
 struct quality {
 	struct publisher *publisher;
-	struct slot slots[SLOTS];
+	struct slot slots[QUALITY_SLOTS];
 	struct slot taken; /* the one being ranked: swapped out of the ring; the thread's alone */
 	uint32_t row_bytes;
 	struct quality_scratch scratch; /* the thread's alone */
@@ -98,7 +97,7 @@ static void drop_waiting(struct quality *q, enum quality_left_out why)
 {
 	for (; q->n > 0; q->n--) {
 		slot_release(q, &q->slots[q->head]);
-		q->head = (q->head + 1) % SLOTS;
+		q->head = (q->head + 1) % QUALITY_SLOTS;
 		q->left_out[why]++;
 	}
 }
@@ -133,7 +132,7 @@ static int take(struct quality *q)
 	for (; q->n > 0; q->n--) {
 		struct slot *slot = &q->slots[q->head];
 
-		q->head = (q->head + 1) % SLOTS;
+		q->head = (q->head + 1) % QUALITY_SLOTS;
 		if (now_us - slot->came_us <= HOLD_US) {
 			const struct slot spare = q->taken;
 
@@ -207,8 +206,8 @@ int quality_new(const struct quality_options *options, struct publisher *publish
 	q->filled_us = clock_us(CLOCK_MONOTONIC);
 	pthread_mutex_init(&q->mutex, NULL);
 	pthread_cond_init(&q->changed, NULL);
-	for (uint32_t i = 0; i <= SLOTS && rc == 0; i++) {
-		struct slot *slot = i < SLOTS ? &q->slots[i] : &q->taken;
+	for (uint32_t i = 0; i <= QUALITY_SLOTS && rc == 0; i++) {
+		struct slot *slot = i < QUALITY_SLOTS ? &q->slots[i] : &q->taken;
 
 		slot->personal = calloc(1, row_bytes > 0 ? row_bytes : 1);
 		rc = slot->personal == NULL ? -ENOMEM : 0;
@@ -245,7 +244,7 @@ void quality_stop(struct quality *quality)
 	quality->started = 0;
 	for (; quality->n > 0; quality->n--) {
 		slot_release(quality, &quality->slots[quality->head]);
-		quality->head = (quality->head + 1) % SLOTS;
+		quality->head = (quality->head + 1) % QUALITY_SLOTS;
 	}
 }
 
@@ -254,8 +253,8 @@ void quality_free(struct quality *quality)
 	if (quality == NULL)
 		return;
 	quality_stop(quality);
-	for (uint32_t i = 0; i <= SLOTS; i++) {
-		struct slot *slot = i < SLOTS ? &quality->slots[i] : &quality->taken;
+	for (uint32_t i = 0; i <= QUALITY_SLOTS; i++) {
+		struct slot *slot = i < QUALITY_SLOTS ? &quality->slots[i] : &quality->taken;
 
 		free(slot->masked);
 		free(slot->personal);
@@ -314,7 +313,7 @@ void quality_offer(struct quality *quality, const struct quality_case *c)
 		goto out;
 	if (now_us < quality->closed_until_us)
 		quality->left_out[QUALITY_BUDGET]++;
-	else if (quality->n == SLOTS || slot_fill(quality, &quality->slots[(quality->head + quality->n) % SLOTS], c, now_us) < 0)
+	else if (quality->n == QUALITY_SLOTS || slot_fill(quality, &quality->slots[(quality->head + quality->n) % QUALITY_SLOTS], c, now_us) < 0)
 		quality->left_out[QUALITY_QUEUE_FULL]++;
 	else if (quality->n++ == 0)
 		pthread_cond_signal(&quality->changed);

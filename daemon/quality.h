@@ -12,6 +12,8 @@
 
 struct quality;
 
+#define QUALITY_SLOTS 256u /* offers that wait at most */
+
 struct quality_options {
 	int enabled;
 	float share;           /* of the new positives */

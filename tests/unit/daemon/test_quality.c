@@ -377,14 +377,14 @@ static void test_a_full_queue_drops_and_counts(void **state)
 	assert_int_equal(publisher_new(DIM, &publisher), 0);
 	publish(publisher, ITEMS);
 	assert_int_equal(quality_new(&fair, publisher, personal_row_bytes(DIM), &quality), 0);
-	for (int n = 0; n < 100; n++) /* no thread takes them */
+	for (uint32_t n = 0; n < QUALITY_SLOTS + 36; n++) /* no thread takes them */
 		quality_offer(quality, &c);
 	quality_get_status(quality, &status);
-	assert_int_equal(status.left_out[QUALITY_QUEUE_FULL], 100 - 64);
+	assert_int_equal(status.left_out[QUALITY_QUEUE_FULL], 36);
 	sleep_ms(60); /* longer than a generation is held */
 	assert_int_equal(quality_start(quality), 0);
-	status = wait_for(quality, 100);
-	assert_int_equal(status.left_out[QUALITY_LATE], 64);
+	status = wait_for(quality, QUALITY_SLOTS + 36);
+	assert_int_equal(status.left_out[QUALITY_LATE], QUALITY_SLOTS);
 	assert_int_equal(status.ranked, 0);
 	quality_leave_out(quality, QUALITY_LAG);
 	quality_get_status(quality, &status);

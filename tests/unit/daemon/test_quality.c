@@ -296,12 +296,15 @@ static struct quality_status wait_for(struct quality *quality, uint64_t offers)
 	return status;
 }
 
-/* Nobody holds a generation but the publisher: both others are free to fill. */
+/* Nobody holds a generation but the publisher: the published one has two references with ours, and while we hold it both others can be filled. */
 static void assert_nothing_held(struct publisher *publisher)
 {
-	struct generation *g = publish(publisher, 3), *next = publish(publisher, 3), *third = publish(publisher, 3);
+	struct generation *g = generation_acquire(publisher);
 
-	assert_true(g != next && next != third);
+	assert_int_equal(g->refs, 2);
+	publish(publisher, 3);
+	publish(publisher, 3);
+	generation_release(publisher, g);
 }
 
 static void test_offers_are_ranked_as_they_were_when_they_came(void **state)
@@ -431,7 +434,7 @@ static void test_the_core_is_not_taken(void **state)
 	publisher_free(publisher);
 }
 
-static void test_settings_change(void **state)
+static void test_settings_change_and_a_stop_lets_go(void **state)
 {
 	struct quality_options other = fair;
 	struct publisher *publisher;
@@ -449,6 +452,10 @@ static void test_settings_change(void **state)
 	assert_int_equal(status.k, 7);
 	assert_int_equal(status.enabled, 0);
 	assert_int_equal(status.window, 1000); /* stays */
+	publish(publisher, ITEMS);
+	quality_offer(quality, &(struct quality_case){ .item = 1 });
+	quality_stop(quality); /* before anybody took it */
+	assert_nothing_held(publisher);
 	quality_free(quality);
 	quality_free(NULL);
 	publisher_free(publisher);
@@ -464,7 +471,7 @@ int main(void)
 		cmocka_unit_test(test_offers_are_ranked_as_they_were_when_they_came),
 		cmocka_unit_test(test_a_full_queue_drops_and_counts),
 		cmocka_unit_test(test_the_core_is_not_taken),
-		cmocka_unit_test(test_settings_change),
+		cmocka_unit_test(test_settings_change_and_a_stop_lets_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,14 +17,14 @@
 #include "gpu/rows.cuh"
 #include "gpu/sample.cuh"
 
-#define FAST_BLOCK 256u    /* threads of a block at most */
+#define FAST_BLOCK 128u     /* threads of a block at most */
 #define FAST_LOSS_EVERY 16u /* draws per one whose loss is sampled */
 #define FAST_NOBODY UINT32_MAX
 
 /* Blocks on a multiprocessor at a time: registers for the rows decide (docs/GPU.md). */
 constexpr uint32_t fast_blocks(uint32_t stride)
 {
-	return stride <= 128u ? 3u : stride == 256u ? 2u : 1u;
+	return stride <= 128u ? 5u : stride == 256u ? 4u : 2u;
 }
 
 /* What a launch gets. */
@@ -57,9 +57,9 @@ template <uint32_t STRIDE> struct fast_user {
 	row_part<row_shape<STRIDE>::quads> was, row; /* as read, and now */
 };
 
-/* One lane's account. */
+/* One lane's account. What is rejected is rare, and counted at once. */
 struct fast_account {
-	uint32_t triples, rejected, nonfinite, loss_n;
+	uint32_t triples, loss_n;
 	float loss; /* of the few draws that a lane samples in a launch */
 };
 
@@ -244,8 +244,10 @@ GPU_FN void fast_work(const struct fast_view *v, const struct fast_triple<STRIDE
 	}
 	if (sub == 0) {
 		account->triples += (uint32_t)live;
-		account->rejected += (uint32_t)(there && !live);
-		account->nonfinite |= (uint32_t)(there && !live);
+		if (there && !live) {
+			(void)atomicAdd(&v->sums->rejected, 1ull);
+			(void)atomicOr(&v->sums->nonfinite, 1u);
+		}
 	}
 }
 
@@ -255,13 +257,13 @@ GPU_FN void fast_triples(const struct fast_view *v, const struct draw *draw, uin
 {
 	constexpr uint32_t lanes = row_shape<STRIDE>::lanes;
 	uint32_t sub = lane % lanes;
-	struct fast_user<STRIDE> user;
-	struct fast_triple<STRIDE> now, next;
+	struct fast_user<STRIDE> user = {};
+	struct fast_triple<STRIDE> now = {}, next = {};
 	user.user = FAST_NOBODY;
 	fast_fetch<STRIDE, BF16>(v, draw, lane, 0, FAST_NOBODY, &now);
 	for (uint32_t step = 0; step < lanes; step++) {
 		uint32_t number = base + fast_turn<STRIDE>(lane / lanes, step);
-		next.user = FAST_NOBODY;
+		next.user = FAST_NOBODY; /* after the last step */
 		if (step + 1 < lanes)
 			fast_fetch<STRIDE, BF16>(v, draw, lane, step + 1, now.user, &next);
 		if (now.user != user.user) {
@@ -354,18 +356,13 @@ template <uint32_t STRIDE, int BF16> GPU_FN void fast_choose(const struct fast_v
 
 GPU_FN void fast_report(struct job_sums *sums, const struct fast_account *account, uint32_t lane)
 {
-	uint32_t triples = __reduce_add_sync(GPU_ALL_LANES, account->triples), rejected = __reduce_add_sync(GPU_ALL_LANES, account->rejected);
-	uint32_t loss_n = __reduce_add_sync(GPU_ALL_LANES, account->loss_n);
-	uint32_t nonfinite = __reduce_or_sync(GPU_ALL_LANES, account->nonfinite);
+	uint32_t triples = __reduce_add_sync(GPU_ALL_LANES, account->triples), loss_n = __reduce_add_sync(GPU_ALL_LANES, account->loss_n);
 	if (account->loss_n)
 		(void)atomicAdd(&sums->loss, (double)account->loss);
 	if (lane != 0)
 		return;
 	(void)atomicAdd(&sums->triples, (unsigned long long)triples);
-	(void)atomicAdd(&sums->rejected, (unsigned long long)rejected);
 	(void)atomicAdd(&sums->loss_n, (unsigned long long)loss_n);
-	if (nonfinite)
-		(void)atomicOr(&sums->nonfinite, 1u);
 }
 
 /* One warp a block at least. Needs no shared memory. */
@@ -373,7 +370,7 @@ template <uint32_t STRIDE, int BF16> __global__ void __launch_bounds__(FAST_BLOC
 {
 	uint32_t lane = threadIdx.x % GPU_WARP, warps_here = blockDim.x / GPU_WARP;
 	uint32_t warps = gridDim.x * warps_here, warp = blockIdx.x * warps_here + threadIdx.x / GPU_WARP;
-	struct fast_account account = {0, 0, 0, 0, 0.0f};
+	struct fast_account account = {0, 0, 0.0f};
 	for (uint32_t base = warp * GPU_WARP; base < v.span.n; base += warps * GPU_WARP) {
 		int there = base + lane < v.span.n;
 		struct draw draw = {};
@@ -382,7 +379,8 @@ template <uint32_t STRIDE, int BF16> __global__ void __launch_bounds__(FAST_BLOC
 			draw = sample_draw(&v.set, &v.plan, &v.span, base + lane);
 		if (sample_has_hard(&v.plan))
 			fast_choose<STRIDE, BF16>(&v, &draw, there, lane);
-		account.rejected += (uint32_t)(there && draw.neg == SAMPLE_NONE);
+		if (there && draw.neg == SAMPLE_NONE)
+			(void)atomicAdd(&v.sums->rejected, 1ull);
 		fast_triples<STRIDE, BF16>(&v, &draw, base, lane, &account);
 	}
 	fast_report(v.sums, &account, lane);

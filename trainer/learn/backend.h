@@ -108,6 +108,7 @@ struct device_facts {
 	char driver[32];        /* "13.0"; empty: none */
 	uint64_t memory_bytes, memory_used_bytes; /* of the device; 0: host memory */
 	uint64_t failures;      /* times the device was lost or refused memory since open */
+	char trouble[160];      /* the last failure in words; empty: none */
 };
 
 /*
@@ -116,18 +117,21 @@ struct device_facts {
  *   open    allocates; keeps `set` and `options` (not owned) for its lifetime; options are read anew when a job starts. *ret_backend owned by the
  *           caller.
  *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). Synchronous. ids arrays stay valid.
- *   changed optional: the training set changed since the last call (incremental upload); NULL when the backend reads host memory.
- *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready.
- *   poll    1: idle (ret_report of the last job filled), 0: still running. CPU: always 1.
+ *   changed the training set changed since the last call (incremental upload). NULL: the backend works in host memory and in the caller's time (the CPU's);
+ *           one that has it works on a device, and its -EIO and -ENOMEM are the device's.
+ *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready. Called only while none runs. A job
+ *           reads set, options and skips before train() returns, never later: it draws from the set, and goes by the options, as they were then.
+ *   poll    1: idle (ret_report of the last job filled), 0: still running. CPU: always 1. Never blocks, not even when the device hangs.
  *   wait    until idle.
  *   pull    brings `copy` up to date: V, bi, accumulators, and the U rows trained since copy->epoch; grows copy as needed; checks for NaN and Inf in the
  *           same pass: -ERANGE when one was found (copy is then not usable and must be pulled again after a push). bu is not touched.
  *   push    overwrites the working parameters with `copy` (rollback, restore). Rows beyond copy's are initialised anew.
  *   personalize, topk
  *           optional: batches over the item tables as the last pull saw them, which training since does not touch. Synchronous.
- *   facts   optional: fills ret_facts; cheap, never waits for a job.
+ *   facts   optional: fills ret_facts; cheap, never waits for a job; also after a failure.
+ *   close   must come back even when the device is lost.
  *   -EIO from any of them: the device is lost and this backend is of no more use but to be closed; the host's copy is the truth (learner_replace_backend).
- *   -ENOMEM: nothing changed.
+ *   -ENOMEM: nothing changed. A pull that fails may leave the copy half filled; its epoch is then worthless.
  */
 struct backend_ops {
 	const char *name; /* "cpu", "cuda" */

@@ -86,6 +86,7 @@ static int cpu_open(const struct learn_options *options, const struct training_s
 	backend->dim = options->emb_dim;
 	backend->stride = (options->emb_dim + 15) / 16 * 16;
 	backend->epoch = 1;
+	backend->passes = set->passes_here; /* those before are forgotten already */
 	backend->last.loss = (double)NAN;
 	*ret_backend = backend;
 	return 0;

@@ -1,39 +1,21 @@
 /*
  * learner.c: the training set, a backend and the place in the walk, under one roof (learn.h). One thread, the engine's.
  *
- * The learner owns its options and its training set; the backend keeps pointers to both. Where triples stand (step, walk, passes) lives in the set and
- * moves after each job by what the job drew. A job is handed on in parts that end with a pass when Adagrad is to forget, and with the draws owed to
- * recent positives, since both change what is drawn or how.
+ * The learner owns its options and its training set; the backend keeps pointers to both. The set is the host's truth: it takes everything that is added, whatever
+ * becomes of a device that mirrors it, and a backend opened later begins from it. Jobs, copies and the backend's life: learner_job.c.
  */
-#include "trainer/learn/learn.h"
-
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "trainer/learn/negatives.h"
-#include "trainer/learn/sampler.h"
+#include "trainer/learn/learner_internal.h"
 
 #define BATCH_MAX (1u << 20)
 #define WEIGHT_COMPLETION_MIN 0.01
 #define WEIGHT_ORIGIN_US 1577836800e6 /* 2020-01-01: near enough that a float holds the logarithm of an age */
 #define BATCH_MAX_DETERMINISTIC (1u << 16) /* fixed-point sums hold so many (bpr_math.h) */
-
-struct learner {
-	struct learn_options options;
-	const struct backend_ops *ops;
-	struct backend *backend;
-	struct training_set set;
-	struct skip_source skips;
-	struct popularity popularity; /* while popular_share is above 0 */
-	struct draw_plan plan; /* of the job that runs or ran last */
-	int running;           /* an asynchronous job has not been accounted for */
-	int broken;            /* non-finite parameters were seen; the next push is a rollback */
-	uint64_t triples, rollbacks;
-};
 
 void learn_options_default(struct learn_options *options)
 {
@@ -149,26 +131,29 @@ int learner_new(const struct learn_options *options, const struct backend_ops *o
 
 void learner_free(struct learner *learner)
 {
+	struct train_report report;
 	if (!learner)
 		return;
-	if (learner->backend)
-		learner->ops->close(learner->backend);
+	if (learner->backend && !(learner->hung && learner->ops->poll(learner->backend, &report) == 0))
+		learner->ops->close(learner->backend); /* one that hangs would not come back from it: its memory stays until the process ends */
+	(void)learner_hung(learner);
 	training_set_free(&learner->set);
 	popularity_free(&learner->popularity);
 	free(learner);
 }
 
-static int tell_changed(struct learner *learner)
-{
-	return learner->ops->changed ? learner->ops->changed(learner->backend) : 0;
-}
-
 int learner_grow(struct learner *learner, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
 {
-	int rc = learner->ops->grow(learner->backend, n_users, n_items, user_ids, item_ids);
-	if (rc == 0)
+	int rc = learner->fault ? 0 : learner_note(learner, learner->ops->grow(learner->backend, n_users, n_items, user_ids, item_ids), "making room for rows");
+	if (rc == 0 || learner->fault)
 		rc = training_set_grow(&learner->set, n_users, n_items);
-	return rc;
+	if (rc < 0)
+		return rc;
+	learner->n_users = n_users > learner->n_users ? n_users : learner->n_users;
+	learner->n_items = n_items > learner->n_items ? n_items : learner->n_items;
+	learner->user_ids = user_ids;
+	learner->item_ids = item_ids;
+	return 0;
 }
 
 int learner_add_positives(struct learner *learner, const struct user_item *pairs, size_t n, int recent)
@@ -177,7 +162,7 @@ int learner_add_positives(struct learner *learner, const struct user_item *pairs
 	int rc = 0;
 	for (size_t i = 0; i < n && rc >= 0; i++)
 		rc = training_set_add(&learner->set, pairs[i].user, pairs[i].item, passes);
-	return rc < 0 ? rc : tell_changed(learner);
+	return rc < 0 ? rc : learner_tell_changed(learner);
 }
 
 int learner_add_weighted(struct learner *learner, const struct user_item *pairs, const float *log2_weights, size_t n, int recent)
@@ -186,7 +171,7 @@ int learner_add_weighted(struct learner *learner, const struct user_item *pairs,
 	int rc = 0;
 	for (size_t i = 0; i < n && rc >= 0; i++)
 		rc = training_set_add_weighted(&learner->set, pairs[i].user, pairs[i].item, passes, log2_weights[i]);
-	return rc < 0 ? rc : tell_changed(learner);
+	return rc < 0 ? rc : learner_tell_changed(learner);
 }
 
 int learner_add_candidates(struct learner *learner, const uint32_t *items, size_t n)
@@ -194,13 +179,13 @@ int learner_add_candidates(struct learner *learner, const uint32_t *items, size_
 	int rc = 0;
 	for (size_t i = 0; i < n && rc >= 0; i++)
 		rc = training_set_add_candidate(&learner->set, items[i]);
-	return rc < 0 ? rc : tell_changed(learner);
+	return rc < 0 ? rc : learner_tell_changed(learner);
 }
 
 void learner_clear_positives(struct learner *learner)
 {
 	training_set_clear(&learner->set);
-	(void)tell_changed(learner);
+	(void)learner_tell_changed(learner);
 }
 
 void learner_set_skips(struct learner *learner, const struct skip_source *source)
@@ -230,146 +215,13 @@ const uint32_t *learner_candidates(const struct learner *learner, size_t *ret_n)
 	return learner->set.candidates;
 }
 
-/* Takes a finished job into the books. */
-static void account(struct learner *learner, const struct train_report *report)
-{
-	training_set_advance(&learner->set, &learner->plan, report->triples + report->rejected);
-	learner->triples += report->triples;
-	learner->broken |= report->nonfinite;
-	learner->running = 0;
-}
-
-/* Triples of the next part of a job. */
-static uint64_t part_size(const struct learner *learner, const struct draw_plan *plan, uint64_t left)
-{
-	const struct training_set *set = &learner->set;
-	uint64_t steps = UINT64_MAX;
-	uint32_t walked = plan->batch - plan->recent_per_step;
-	if (learner->options.adagrad_forget > 0.0f && learner->options.optimizer == OPTIMIZER_ADAGRAD && walked)
-		steps = (set->n_positives - set->walk % set->n_positives + walked - 1) / walked;
-	if (plan->recent_per_step) {
-		uint64_t owed = (set->recent_owed + plan->recent_per_step - 1) / plan->recent_per_step;
-		steps = owed < steps ? owed : steps;
-	}
-	if (steps == 0)
-		steps = 1;
-	/* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a plan is never without triples */
-	return steps < left / plan->batch ? steps * plan->batch : left;
-}
-
-static int64_t now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* Adds a part's report to the job's; loss stands for a mean weighted by triples. */
-static void merge(struct train_report *sum, const struct train_report *part)
-{
-	double all = (double)(sum->triples + part->triples);
-	if (!isnan(part->loss))
-		sum->loss = isnan(sum->loss) ? part->loss : (sum->loss * (double)sum->triples + part->loss * (double)part->triples) / all;
-	sum->triples += part->triples;
-	sum->rejected += part->rejected;
-	sum->nonfinite |= part->nonfinite;
-}
-
-/* The grouped order is made when positives have come since the last time. */
-static int regroup(struct learner *learner)
-{
-	if (learner->options.order != ORDER_GROUPED || learner->set.n_grouped == learner->set.n_positives)
-		return 0;
-	int rc = training_set_group(&learner->set);
-	return rc < 0 ? rc : tell_changed(learner);
-}
-
-int learner_train(struct learner *learner, const struct train_job *job, struct train_report *ret_report)
-{
-	struct train_report sum = {.loss = (double)NAN}, part = {.loss = (double)NAN};
-	struct train_job rest = *job;
-	int64_t deadline_us = job->budget_us > 0 ? now_us() + job->budget_us : 0;
-	if (learner->running)
-		return -EBUSY;
-	while (rest.triples_max && learner->set.n_positives && learner->set.n_candidates) {
-		struct train_job next = rest;
-		int rc = learner->options.popular_share > 0.0f ? popularity_refresh(&learner->popularity, &learner->set, learner->options.popular_power) : 0;
-		if (rc < 0)
-			return rc;
-		rc = regroup(learner);
-		if (rc < 0)
-			return rc;
-		draw_plan_make(&learner->set, &learner->options, &learner->plan);
-		next.triples_max = part_size(learner, &learner->plan, rest.triples_max);
-		rc = learner->ops->train(learner->backend, &next, &part);
-		if (rc < 0)
-			return rc;
-		learner->running = 1;
-		if (!learner->ops->poll(learner->backend, &part))
-			break; /* asynchronous: accounted for by poll and wait */
-		account(learner, &part);
-		merge(&sum, &part);
-		rest.triples_max -= next.triples_max;
-		if (part.nonfinite)
-			break;
-		if (deadline_us) {
-			rest.budget_us = deadline_us - now_us();
-			if (rest.budget_us <= 0)
-				break;
-		}
-	}
-	*ret_report = sum;
-	return 0;
-}
-
-int learner_poll(struct learner *learner, struct train_report *ret_report)
-{
-	struct train_report report;
-	if (!learner->ops->poll(learner->backend, &report))
-		return 0;
-	if (learner->running)
-		account(learner, &report);
-	*ret_report = report;
-	return 1;
-}
-
-int learner_wait(struct learner *learner, struct train_report *ret_report)
-{
-	struct train_report report;
-	int rc = learner->ops->wait(learner->backend, &report);
-	if (rc < 0)
-		return rc;
-	if (learner->running)
-		account(learner, &report);
-	*ret_report = report;
-	return 0;
-}
-
-int learner_pull(struct learner *learner, struct tables *copy)
-{
-	int rc = learner->ops->pull(learner->backend, copy);
-	if (rc == -ERANGE)
-		learner->broken = 1;
-	return rc;
-}
-
-int learner_push(struct learner *learner, const struct tables *copy)
-{
-	int rc = learner->ops->push(learner->backend, copy);
-	if (rc == 0 && learner->broken) {
-		learner->broken = 0;
-		learner->rollbacks++;
-	}
-	return rc;
-}
-
 int learner_set_options(struct learner *learner, const struct learn_options *options)
 {
 	const struct learn_options *old = &learner->options;
 	if (options_fault(options) || options->emb_dim != old->emb_dim || options->seed != old->seed || options->threads != old->threads ||
-	    options->precision != old->precision || options->order != old->order || options->deterministic != old->deterministic || learner->running)
+	    options->precision != old->precision || options->order != old->order || options->deterministic != old->deterministic)
 		return -EINVAL;
-	learner->options = *options;
+	learner->options = *options; /* a part under way goes by those it began with (backend.h) */
 	return 0;
 }
 

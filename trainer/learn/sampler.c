@@ -189,6 +189,7 @@ static void recent_push(struct training_set *set, struct recent_positive entry)
 	if (set->n_recent == RECENT_MAX) {
 		set->recent_owed -= set->recent[set->recent_head].left;
 		set->recent_head = (set->recent_head + 1) % RECENT_MAX;
+		set->recent_first++;
 		set->n_recent--;
 	}
 	set->recent[(set->recent_head + set->n_recent) % RECENT_MAX] = entry;
@@ -287,6 +288,7 @@ void training_set_clear(struct training_set *set)
 	set->n_positives = 0;
 	set->n_grouped = 0;
 	set->cleared++;
+	set->recent_first += set->n_recent;
 	set->recent_head = set->n_recent = 0;
 	set->recent_owed = 0;
 }
@@ -325,6 +327,8 @@ void draw_plan_make(const struct training_set *set, const struct learn_options *
 		.batch = options->batch_size,
 		.recent_head = set->recent_head,
 		.n_recent = set->n_recent,
+		.recent_first = set->recent_first,
+		.n_positives = set->n_positives,
 		.weight_log2 = training_set_weight_mean(set),
 	};
 	if (set->n_recent) {
@@ -490,16 +494,21 @@ void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws
 			draws[i].neg = sampler_redraw(plan->set, &draws[i]);
 }
 
-/* Takes `turns` draws from the ring: whole rounds from every entry, one more from the first; what is left goes back in turn. */
-static void recent_consume(struct training_set *set, uint32_t n, uint64_t turns)
+/*
+ * Takes the plan's `turns` draws from the ring: whole rounds from every entry, one more from the first; what is left goes back in turn. Entries of the plan
+ * that are gone (pushed out by newer ones, or cleared) were the oldest.
+ */
+static void recent_consume(struct training_set *set, const struct draw_plan *plan, uint64_t turns)
 {
-	uint64_t rounds = turns / n;
-	uint32_t rest = (uint32_t)(turns % n);
-	uint32_t touched = rounds ? n : rest;
-	for (uint32_t i = 0; i < touched; i++) {
+	uint64_t gone = set->recent_first - plan->recent_first;
+	uint64_t rounds = turns / plan->n_recent;
+	uint32_t rest = (uint32_t)(turns % plan->n_recent);
+	uint32_t touched = rounds ? plan->n_recent : rest;
+	for (uint64_t i = gone; i < touched; i++) {
 		struct recent_positive entry = set->recent[set->recent_head];
 		uint64_t taken = rounds + (i < rest);
 		set->recent_head = (set->recent_head + 1) % RECENT_MAX;
+		set->recent_first++;
 		set->n_recent--;
 		set->recent_owed -= entry.left;
 		if (entry.left > taken) {
@@ -515,12 +524,12 @@ void training_set_advance(struct training_set *set, const struct draw_plan *plan
 	uint32_t rest = (uint32_t)(draws % plan->batch);
 	uint64_t turns = steps * plan->recent_per_step + (rest < plan->recent_per_step ? rest : plan->recent_per_step);
 	set->step += steps + (rest != 0);
-	if (set->n_positives) {
+	if (plan->n_positives) {
 		uint64_t walked = set->walk + (draws - turns);
-		set->passes += walked / set->n_positives;
-		set->passes_here += walked / set->n_positives;
-		set->walk = walked % set->n_positives;
+		set->passes += walked / plan->n_positives;
+		set->passes_here += walked / plan->n_positives;
+		set->walk = walked % plan->n_positives;
 	}
 	if (turns && plan->n_recent)
-		recent_consume(set, plan->n_recent, turns);
+		recent_consume(set, plan, turns);
 }

@@ -2,7 +2,8 @@
  * sampler.h: the training set and how triples are drawn from it. Internal to learning: learner and backends.
  *
  * A candidate triple is a pure function of (seed, step, index), given the set and its walk: whoever draws it, on whatever device, gets the same one.
- * The set is changed by the learner alone, between jobs; inside a job any number of threads read it.
+ * The set is changed by the learner alone. A backend reads it inside its functions only, with any number of threads; one whose job runs on after train() has
+ * returned reads a mirror of its own, as the set was when the job began, and the set may change meanwhile.
  *
  * What a backend that keeps a mirror has to know: `cleared` counts the times everything was thrown away; since then the log grew from the length it last
  * saw to n_positives, and insert number k also moved the pair at training_set_swapped(set, k) (to k). Candidates only grow. `regrouped` counts the times
@@ -77,6 +78,7 @@ struct training_set {
 
 	struct recent_positive *recent; /* ring [RECENT_MAX], NULL until the first */
 	uint32_t recent_head, n_recent;
+	uint64_t recent_first; /* number of the entry at the head: entries that have left the ring so far, in whatever way */
 	uint64_t recent_owed; /* sum of `left` */
 
 	uint64_t step;   /* steps begun; the next job's first step */
@@ -110,6 +112,7 @@ struct draw_plan {
 	uint32_t batch;
 	uint32_t recent_per_step; /* the first so many indexes of a step go to recent positives */
 	uint32_t recent_head, n_recent;
+	uint64_t n_positives, recent_first; /* the set's when the plan was made: it may change before training_set_advance() */
 	float weight_log2; /* log2 of the mean weight; see above */
 	/* The 32-bit random number that chooses the kind: skip below skip_below, else popular below popular_below, else hard below hard_below. */
 	uint64_t skip_below, popular_below, hard_below;
@@ -146,7 +149,10 @@ void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, s
 uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw);
 /* Replaces candidates that are positives of their users; leaves hard draws to the backend. */
 void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws);
-/* Moves the set past `draws` draws made by this plan. */
+/*
+ * Moves the set past `draws` draws made by this plan, the last one made. Right also when positives came or the set was cleared since: the walk goes by the
+ * length it was planned with, and recent entries that left the ring meanwhile are passed over.
+ */
 void training_set_advance(struct training_set *set, const struct draw_plan *plan, uint64_t draws);
 #ifdef __cplusplus
 }

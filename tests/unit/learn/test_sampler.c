@@ -279,9 +279,79 @@ static void test_recent_rounds_are_counted(void **state)
 	training_set_advance(&set, &plan, 32); /* 8 turns over 3 */
 	assert_int_equal(set.recent_owed, 18 - 8);
 	assert_int_equal(set.n_recent, 3);
+	draw_plan_make(&set, &options, &plan);
 	training_set_advance(&set, &plan, 320);
 	assert_int_equal(set.recent_owed, 0);
 	assert_int_equal(set.n_recent, 0);
+	training_set_free(&set);
+}
+
+static uint64_t owed(const struct training_set *set)
+{
+	uint64_t sum = 0;
+	for (uint32_t i = 0; i < set->n_recent; i++)
+		sum += set->recent[(set->recent_head + i) % RECENT_MAX].left;
+	return sum;
+}
+
+/* A job on a device is accounted for later: positives came meanwhile. The walk goes by the old length, recent draws are taken from the entries it saw. */
+static void test_positives_come_while_a_job_runs(void **state)
+{
+	(void)state;
+	struct training_set set = make_set(40, 60);
+	struct learn_options options = options_of(32);
+	struct draw_plan plan;
+	options.recent_share = 0.25f;
+	for (uint32_t i = 0; i < 50; i++)
+		assert_int_equal(training_set_add(&set, i % 40, i, i < 3 ? 6 : 0), 1);
+	set.walk = 45;
+	draw_plan_make(&set, &options, &plan);
+	for (uint32_t i = 0; i < 30; i++)
+		assert_int_equal(training_set_add(&set, i, 59, 6), 1);
+	training_set_advance(&set, &plan, 48); /* 8 + 8 recent turns over 3 entries; 32 walked */
+	assert_int_equal(set.step, 2);
+	assert_int_equal(set.walk, (45 + 32) % 50);
+	assert_int_equal(set.passes, 1);
+	assert_int_equal(set.passes_here, 1);
+	assert_int_equal(set.recent_owed, 33 * 6 - 16);
+	assert_int_equal(set.recent_owed, owed(&set));
+	for (uint32_t i = 0; i < set.n_recent; i++) { /* the newcomers have all of theirs */
+		const struct recent_positive *entry = &set.recent[(set.recent_head + i) % RECENT_MAX];
+		assert_true(entry->item == 59 ? entry->left == 6 : entry->left < 6);
+	}
+	training_set_free(&set);
+}
+
+/* The same when newer entries have pushed the job's oldest out of the ring, and when the set was cleared and filled anew. */
+static void test_ring_changes_while_a_job_runs(void **state)
+{
+	(void)state;
+	struct training_set set = make_set(RECENT_MAX / 1000 + 2, 1000);
+	struct learn_options options = options_of(32);
+	struct draw_plan plan;
+	uint32_t n = 0;
+	options.recent_share = 0.25f;
+	for (; n < 4; n++)
+		assert_int_equal(training_set_add(&set, n / 1000, n % 1000, 5), 1);
+	draw_plan_make(&set, &options, &plan);
+	for (; n < RECENT_MAX + 2; n++) /* the two oldest go */
+		assert_int_equal(training_set_add(&set, n / 1000, n % 1000, 1), 1);
+	assert_int_equal(set.recent_owed, 2 * 5 + RECENT_MAX - 2);
+	training_set_advance(&set, &plan, 32); /* 8 turns over 4 entries: 2 each, of which two entries are there */
+	assert_int_equal(set.recent_owed, 2 * 5 - 4 + RECENT_MAX - 2);
+	assert_int_equal(set.recent_owed, owed(&set));
+	assert_int_equal(set.n_recent, RECENT_MAX);
+	draw_plan_make(&set, &options, &plan);
+	training_set_clear(&set);
+	for (n = 0; n < 20; n++)
+		assert_int_equal(training_set_add(&set, 0, n, 5), 1);
+	training_set_advance(&set, &plan, 32);
+	assert_int_equal(set.recent_owed, 100); /* none of these were the job's */
+	assert_int_equal(set.recent_owed, owed(&set));
+	draw_plan_make(&set, &options, &plan);
+	training_set_clear(&set); /* and left empty */
+	training_set_advance(&set, &plan, 32);
+	assert_int_equal(set.recent_owed, 0);
 	training_set_free(&set);
 }
 
@@ -390,6 +460,8 @@ int main(void)
 		cmocka_unit_test(test_walk_visits_each_positive_once_a_pass),
 		cmocka_unit_test(test_recent_positives_get_their_passes),
 		cmocka_unit_test(test_recent_rounds_are_counted),
+		cmocka_unit_test(test_positives_come_while_a_job_runs),
+		cmocka_unit_test(test_ring_changes_while_a_job_runs),
 		cmocka_unit_test(test_recent_ring_is_bounded),
 		cmocka_unit_test(test_fixed_skip_lists),
 		cmocka_unit_test(test_skips_in_their_share),

@@ -3,7 +3,8 @@
 # One static library per room (ingest, state, learn, model, daemon); a unit test links its own room and those the room may use, so that the
 # include arrows of docs/ARCHITECTURE.md hold at link time too.
 #
-# Variables: BUILD (folder, default build), SAN (address,undefined or thread), CC, CXX, OPT, DESTDIR, PREFIX, V=1 (show the commands).
+# Variables: BUILD (folder, default build), SAN (address,undefined or thread), CC, CXX, OPT, DESTDIR, PREFIX, V=1 (show the commands), CUDA (yes or no; default:
+# yes where nvcc is found, and not with sanitizers), NVCC, CUDA_ARCH (architectures to compile for: "80 90", or all).
 
 VERSION := 0.1.0
 comma   := ,
@@ -21,7 +22,7 @@ Q    := $(if $(V),,@)
 SH   := bash
 
 # ---- what is there --------------------------------------------------------------------------------------------------------------------
-# PKGS must be there; the rest is found or not, and said in one line. CUDA is only looked for: nothing uses it yet.
+# PKGS must be there; the rest is found or not, and said in one line.
 PKGS       := simdjson libconfig libmicrohttpd libcurl jansson zlib libsystemd rdkafka libzstd
 OPTIONAL   := libisal
 HAVE       := $(foreach p,$(PKGS) $(OPTIONAL),$(if $(shell pkg-config --exists $(p) 2>/dev/null && echo yes),$(p)))
@@ -29,6 +30,12 @@ MISSING    := $(filter-out $(HAVE),$(PKGS))
 version_of  = $(if $(filter $(1),$(HAVE)),$(shell pkg-config --modversion $(1)),none)
 NVCC       := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 cuda        = $(or $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')),none)
+CUDA       ?= $(if $(NVCC),$(if $(SAN),no,yes),no)
+ifeq ($(CUDA),yes)
+ifeq ($(NVCC),)
+$(error CUDA=yes, and no nvcc was found: name it by NVCC=/path/to/nvcc)
+endif
+endif
 USED       := $(filter-out $(MISSING),$(PKGS)) $(filter libisal,$(HAVE))
 PKG_CFLAGS := $(shell pkg-config --cflags $(USED) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(USED) 2>/dev/null)
@@ -39,7 +46,7 @@ ifneq ($(MISSING),)
 $(error missing: $(MISSING). Run scripts/install-deps build)
 endif
 ifeq ($(MAKELEVEL),0)
-$(info recd $(VERSION): librdkafka $(call version_of,rdkafka), CUDA toolkit $(cuda), systemd $(call version_of,libsystemd), isal $(call version_of,libisal), zstd $(call version_of,libzstd))
+$(info recd $(VERSION): librdkafka $(call version_of,rdkafka), CUDA toolkit $(cuda)$(if $(filter no,$(CUDA)), (not used)), systemd $(call version_of,libsystemd), isal $(call version_of,libisal), zstd $(call version_of,libzstd))
 endif
 endif
 
@@ -63,13 +70,15 @@ LIB_state  := $(B)/lib/libstate.a
 LIB_learn  := $(B)/lib/liblearn.a
 LIB_model  := $(B)/lib/libmodel.a
 LIB_daemon := $(B)/lib/libdaemon.a
+LIB_gpu    := $(B)/lib/libgpu.a
 LIB_recctl := $(B)/lib/librecctl.a
 # what a room links: itself first, then what it may use
 USES_ingest := $(LIB_ingest)
 USES_state  := $(LIB_state) $(LIB_ingest)
 USES_learn  := $(LIB_learn) $(USES_state)
 USES_model  := $(LIB_model) $(USES_learn)
-USES_daemon := $(LIB_daemon) $(USES_model)
+USES_gpu    := $(if $(filter yes,$(CUDA)),$(LIB_gpu))
+USES_daemon := $(LIB_daemon) $(USES_gpu) $(USES_model)
 USES_recctl := $(LIB_recctl) $(USES_daemon)
 
 all: $(B)/recd $(B)/recctl
@@ -109,6 +118,35 @@ $(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
 $(B)/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(USES_recctl)
 	$(link)
 
+# ---- CUDA -----------------------------------------------------------------------------------------------------------------------------
+# gpu/*.cu by nvcc, with the runtime linked in, so that one program starts everywhere. Code for compute capability 8.0 runs on all 8.x, code for 9.0 on 9.0, and later
+# devices get theirs from the PTX, by the driver, once; CUDA_ARCH=all compiles for each one that this nvcc knows. Contraction is off: results have the CPU's bits.
+ifeq ($(CUDA),yes)
+CUDA_ARCH    ?= 80 90
+CUDA_KNOWN   := $(shell $(NVCC) --list-gpu-code | sed -n 's/^sm_\([0-9]*\)$$/\1/p' | awk '$$1 >= 80' | sort -n)
+CUDA_ARCHS   := $(if $(filter all,$(CUDA_ARCH)),$(CUDA_KNOWN),$(CUDA_ARCH))
+CUDA_LIB     := $(firstword $(wildcard $(addsuffix /libcudart_static.a,$(shell $(NVCC) --dryrun -c -x cu /dev/null -o /dev/null 2>&1 | \
+	sed -n 's/^\#\$$ LIBRARIES=//p' | tr -d '"' | sed 's/-L//g'))))
+NVCC_FLAGS   := -std=c++17 -O3 -fmad=false --Werror all-warnings -Xcompiler -Wall,-Wextra,-Wshadow,-Wconversion -I. -D_GNU_SOURCE -MMD -MP
+NVCC_CODE    := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(lastword $(CUDA_ARCHS)),-gencode arch=compute_$(a),code=compute_$(a))
+endif
+GPU_O := $(patsubst %,$(B)/obj/%.o,$(wildcard gpu/*.cu))
+$(eval $(call stamp,$(B)/stamp/cuda,$$(CUDA) $$(NVCC) $$(NVCC_FLAGS) $$(NVCC_CODE)))
+$(eval $(call stamp,$(B)/stamp/gpu,$$(GPU_O)))
+$(B)/obj/gpu/%.cu.o: gpu/%.cu $(B)/stamp/cuda
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	$(Q)$(NVCC) $(NVCC_FLAGS) $(NVCC_CODE) -c $< -o $@
+$(LIB_gpu): $(GPU_O) $(B)/stamp/gpu
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(Q)ar rcs $@ $(GPU_O)
+$(B)/obj/daemon/backends.c.o: $(B)/stamp/cuda
+ifeq ($(CUDA),yes)
+$(B)/obj/daemon/backends.c.o: CPPFLAGS += -DRECD_HAVE_CUDA
+LDLIBS += $(CUDA_LIB) -ldl -lrt
+endif
+
 # ---- CUDA on a CPU --------------------------------------------------------------------------------------------------------------------
 # tests/cuda_emu takes the place of the CUDA runtime: the same .cu files as C++, every lane a fiber. The emulation tells the sanitizers of its fibers itself and is
 # not compiled with them; the .cu files are. A use after return cannot be looked for on stacks that switch this often.
@@ -138,6 +176,18 @@ $(LIB_gpu_emu): $(GPU_EMU_O) $(B)/stamp/gpu_emu
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(Q)ar rcs $@ $(GPU_EMU_O)
+# recd and recctl on the emulation, for end-to-end tests: $(B)/emu/recd and $(B)/emu/recctl. They differ from the real ones in backends.c and the library alone.
+EMU_BACKENDS := $(B)/obj/emu/daemon/backends.c.o
+EMU_USES     := $(LIB_daemon) $(LIB_gpu_emu) $(USES_model) $(LIB_emu)
+EMU_PROGRAMS := $(B)/emu/recd $(B)/emu/recctl
+$(EMU_BACKENDS): daemon/backends.c $(B)/stamp/flags
+	@mkdir -p $(@D)
+	@echo "  CC   $< (emulated CUDA)"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -DRECD_HAVE_CUDA -c $< -o $@
+$(B)/emu/recd: $(B)/obj/daemon/recd.c.o $(EMU_BACKENDS) $(EMU_USES)
+	$(link)
+$(B)/emu/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(EMU_BACKENDS) $(LIB_recctl) $(EMU_USES)
+	$(link)
 
 # ---- tests ----------------------------------------------------------------------------------------------------------------------------
 # tests/unit/<room>/test_x.c -> $(B)/tests/<room>/test_x. Property tests and fuzz targets may use every room.
@@ -173,10 +223,10 @@ $(KAFKA_TOOL): $(call objs,tests/kafka/*.c)
 
 # Python tests get the programs' paths. Under a sanitizer only those marked `core` run: the others add time and no new code.
 PYTESTS   := $(if $(SAN),,tests/packaging) tests/e2e
-RUN_TESTS := RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BUILD=$(B) SAN=$(SAN) \
+RUN_TESTS := RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) EMU_RECD=$(abspath $(B)/emu/recd) EMU_RECCTL=$(abspath $(B)/emu/recctl) BUILD=$(B) SAN=$(SAN) \
 	scripts/run-tests --logs $(B)/logs --root $(B)/tests $(if $(SAN),--san $(SAN) --select core --timeout 1200)
 has_pytests = $(foreach d,$(PYTESTS),$(if $(wildcard $(d)/test_*.py),--pytest $(d)))
-check: all $(UNIT) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
+check: all $(EMU_PROGRAMS) $(UNIT) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
 	@$(RUN_TESTS) $(has_pytests) $(sort $(UNIT)) $(PROPERTY) $(FUZZ)
 check-unit: $(UNIT)
 	@$(RUN_TESTS) $(sort $(UNIT))
@@ -283,6 +333,7 @@ help:
 	@echo "make install       DESTDIR= PREFIX=/usr; make uninstall takes it out again"
 	@echo "make clean         removes the build folder"
 	@echo "variables: BUILD=folder SAN=... CC=clang CXX=clang++ OPT='-O2 -g' V=1"
+	@echo "           CUDA=no (without the CUDA backend) CUDA_ARCH='80 90' or all, NVCC=/path/to/nvcc"
 
 clean:
 	rm -rf $(B)

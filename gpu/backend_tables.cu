@@ -427,7 +427,7 @@ static int send_sides(struct backend *backend, int items, const struct tables *c
 				item_sides[j] = {bias, acc};
 			else
 				user_sides[j] = {acc, backend->epoch};
-			*bad |= !bpr_is_finite(acc) | !bpr_is_finite(bias);
+			*bad |= !bpr_is_finite(acc) || !bpr_is_finite(bias);
 		}
 		rc = piece_send(backend, &piece, part * sizeof(struct gpu_item_side));
 		if (rc == 0)

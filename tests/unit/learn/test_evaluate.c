@@ -264,7 +264,8 @@ static void test_bootstrap(void **state)
 	assert_memory_equal(e, again, sizeof e);
 	assert_int_equal(rank_bootstrap(values, N, 2, 1000, 8, other), 0);
 	assert_true(other[0].low != e[0].low && other[0].mean == e[0].mean);
-	const double n_values = N, mean = sum / n_values, half = 1.96 * sqrt((squares / n_values - mean * mean) / n_values);
+	const double n_values = N;
+	double mean = sum / n_values, half = 1.96 * sqrt((squares / n_values - mean * mean) / n_values);
 	assert_true(fabs(e[0].mean - mean) < 1e-9);
 	assert_true(fabs((e[0].high - e[0].low) / 2 / half - 1) < 0.1);
 	assert_true(fabs(e[0].low - (mean - half)) < 0.2 * half && fabs(e[0].high - (mean + half)) < 0.2 * half);

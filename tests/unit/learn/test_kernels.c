@@ -72,6 +72,7 @@ static void test_score_dot_and_pairs(void **state)
 static void test_logit_sums(void **state)
 {
 	enum { N = 200 };
+	const double n_values = N;
 	float x[N], sign[N];
 	(void)state;
 	for (uint32_t i = 0; i < N; i++) {
@@ -86,9 +87,9 @@ static void test_logit_sums(void **state)
 			slope += (double)sign[i] * (1 - p);
 			curve += p * (1 - p);
 		}
-		assert_near(row_kernels_at(level)->logit_sums(x, sign, N, -0.75f, &got_slope, &got_curve) / N, value / N);
-		assert_near(got_slope / N, slope / N);
-		assert_near(got_curve / N, curve / N);
+		assert_near(row_kernels_at(level)->logit_sums(x, sign, N, -0.75f, &got_slope, &got_curve) / n_values, value / n_values);
+		assert_near(got_slope / n_values, slope / n_values);
+		assert_near(got_curve / n_values, curve / n_values);
 	}
 }
 

@@ -84,7 +84,7 @@ static void test_order_is_uniform(void **state)
 			where[set.positives[p].item][p]++;
 		training_set_free(&set);
 	}
-	double chi2 = 0, expected = (double)TRIALS / N;
+	double chi2 = 0, expected = (double)TRIALS / (double)N;
 	for (int k = 0; k < N; k++)
 		for (int p = 0; p < N; p++)
 			chi2 += ((double)where[k][p] - expected) * ((double)where[k][p] - expected) / expected;
@@ -441,7 +441,7 @@ static void test_fixed_skip_lists(void **state)
 		else
 			assert_true(draws[d].user == 1 ? draws[d].neg == 399 : draws[d].neg < 10);
 	}
-	double chi2 = 0, expected = (double)DRAWS / 3 / N;
+	double chi2 = 0, expected = (double)DRAWS / 3 / (double)N;
 	for (uint32_t i = 0; i < N; i++)
 		chi2 += ((double)counts[100 + i] - expected) * ((double)counts[100 + i] - expected) / expected;
 	assert_true(chi2 < 268 && chi2 > 140); /* 199 degrees of freedom: 0.1 % above and below */

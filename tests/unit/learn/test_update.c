@@ -99,7 +99,7 @@ static void test_full_windows(void **state)
 		struct row_update c = {.U = U, .V = V, .users = users, .items = items, .dim = DIM, .stride = STRIDE, .epoch = 3, .adagrad = 1,
 		                       .loss = loss_level % 2,
 		                       .rate = 0.05f, .reg_user = 0.01f, .reg_pos = 0.02f, .reg_neg = 0.03f, .norm_max = 0.05f,
-		                       .per_user = 1.0f / DIM, .per_item = 1.0f / (DIM + 1)};
+		                       .per_user = 1.0f / (float)DIM, .per_item = 1.0f / (float)(DIM + 1)};
 		struct row_update one = c;
 		one.U = one_U;
 		one.V = one_V;

@@ -234,6 +234,7 @@ GPU_FN void exact_move(const struct exact_view *v, int there, const struct exact
 		}
 	}
 	float norm2 = BPR_FMA(gradient_bias, gradient_bias, exact_fold(part));
+	__syncwarp(); /* all have read what the first lane of the group writes */
 	if (!there)
 		return;
 	float step = bpr_step_scale(c->rate, norm2, touched->is_item ? c->per_item : c->per_user, c->norm_max, c->adagrad ? &acc : NULL);
@@ -259,7 +260,7 @@ GPU_FN void exact_move(const struct exact_view *v, int there, const struct exact
 GPU_FN void exact_count(const struct exact_view *v, uint32_t lane)
 {
 	struct job_sums *sums = v->sums;
-	double loss = sums->loss;
+	double loss = lane == 0 ? sums->loss : 0.0; /* his alone counts */
 	uint32_t triples = 0, nonfinite = 0;
 	for (uint32_t base = 0; base < v->span.n; base += GPU_WARP) {
 		float mine = base + lane < v->span.n ? v->triples[base + lane].loss : EXACT_NO_NEGATIVE;

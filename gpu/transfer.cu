@@ -99,6 +99,8 @@ static int travel(struct backend *backend, const struct piece *piece, void *to, 
 		rc = gpu_check(&backend->fault, cudaEventRecord(travelled, backend->copies), "an event");
 	if (rc == 0)
 		rc = gpu_check(&backend->fault, cudaStreamWaitEvent(backend->stream, travelled, 0), "an event");
+	if (rc < 0) /* no event tells of this journey: whoever takes the pair next must find it ended */
+		(void)cudaStreamSynchronize(backend->copies);
 	return rc;
 }
 
@@ -110,7 +112,10 @@ int piece_send(struct backend *backend, const struct piece *piece, size_t bytes)
 
 int piece_used(struct backend *backend, const struct piece *piece)
 {
-	return gpu_check(&backend->fault, cudaEventRecord(backend->transfer->ready[piece->half], backend->stream), "an event");
+	int rc = gpu_check(&backend->fault, cudaEventRecord(backend->transfer->ready[piece->half], backend->stream), "an event");
+	if (rc < 0) /* as in travel() */
+		(void)cudaStreamSynchronize(backend->stream);
+	return rc;
 }
 
 int piece_fetch(struct backend *backend, const struct piece *piece, const void *from, size_t bytes)

@@ -51,8 +51,8 @@ static __global__ void draw_kernel(struct set_view set, struct plan_view plan, s
 
 static __global__ void redraw_kernel(struct set_view set, struct plan_view plan, struct draw *draws, uint32_t n)
 {
-	if (threadIdx.x < n)
-		draws[threadIdx.x].neg = sample_redraw(&set, &plan, &draws[threadIdx.x]);
+	for (uint32_t k = threadIdx.x; k < n; k += blockDim.x)
+		draws[k].neg = sample_redraw(&set, &plan, &draws[k]);
 }
 
 static __global__ void wrap_kernel(const uint64_t *at, const uint64_t *n, uint64_t *wrapped)
@@ -103,13 +103,16 @@ static float weight_of(uint32_t n, int weighted)
 	return weighted ? 6.0f * philox_centred(random_of(n, 9)) : 0.0f;
 }
 
-/* User 1 has all items but one, user 2 all of them, user 3 half of them. */
 static void add_positives(struct world *w, uint32_t from, uint32_t n, uint32_t passes, int weighted)
 {
-	for (uint32_t k = from; k < from + n; k++)
-		assert_true(training_set_add_weighted(&w->set, random_of(k, 1) % USERS, random_of(k, 2) % ITEMS, passes, weight_of(k, weighted)) >= 0);
+	for (uint32_t k = from; k < from + n; k++) {
+		uint32_t user = random_of(k, 1) % USERS;
+		user += user == 1 || user == 4 ? 4 : 0; /* these two are told what they have */
+		assert_true(training_set_add_weighted(&w->set, user, random_of(k, 2) % ITEMS, passes, weight_of(k, weighted)) >= 0);
+	}
 }
 
+/* User 1 has all items but one, user 2 all of them, user 3 half of them, user 4 all but two. */
 static struct world *open_world(const struct learn_options *options, int weighted, const struct skip_source *skips)
 {
 	struct world *w = static_cast<struct world *>(calloc(1, sizeof *w));
@@ -126,6 +129,8 @@ static struct world *open_world(const struct learn_options *options, int weighte
 			assert_true(training_set_add_weighted(&w->set, 1, i, 0, weight_of(2000 + i, weighted)) >= 0);
 		if (i % 2)
 			assert_true(training_set_add_weighted(&w->set, 3, i, 0, weight_of(3000 + i, weighted)) >= 0);
+		if (i != 20 && i != 110)
+			assert_true(training_set_add_weighted(&w->set, 4, i, 0, weight_of(4000 + i, weighted)) >= 0);
 		w->ids[i] = i;
 	}
 	if (backend_cuda.open(&w->options, &w->set, &w->backend, errstr, sizeof errstr) != 0)
@@ -302,16 +307,16 @@ static void test_redraw(void **state)
 	draw_plan_make(&w->set, &options, &plan);
 	assert_int_equal(set_mirror_sync(w->backend, &job, &view), 0);
 	struct draw *on_device, *draws = w->draws;
-	const uint32_t n = 128;
+	const uint32_t n = SPAN;
 	for (uint32_t k = 0; k < n; k++) {
-		draws[k].user = k % USERS;
+		draws[k].user = k % 2 ? 4 : k / 2 % USERS; /* of user 4, some find nothing before the last random try, and some not even then */
 		draws[k].index = k;
 		draws[k].step = 5 + ((uint64_t)k << 32);
 		draws[k].kind = k % 3 == 0 ? NEGATIVE_POPULAR : k % 3 == 1 ? NEGATIVE_UNIFORM : NEGATIVE_HARD;
 	}
 	assert_int_equal(cudaMalloc(&on_device, n * sizeof *draws), cudaSuccess);
 	assert_int_equal(cudaMemcpyAsync(on_device, draws, n * sizeof *draws, cudaMemcpyHostToDevice, w->backend->stream), cudaSuccess);
-	GPU_LAUNCH(redraw_kernel, 1, n, 0, w->backend->stream, view, sample_plan(&plan), on_device, n);
+	GPU_LAUNCH(redraw_kernel, 1, 64, 0, w->backend->stream, view, sample_plan(&plan), on_device, n);
 	assert_int_equal(cudaMemcpyAsync(draws, on_device, n * sizeof *draws, cudaMemcpyDeviceToHost, w->backend->stream), cudaSuccess);
 	assert_int_equal(cudaStreamSynchronize(w->backend->stream), cudaSuccess);
 	for (uint32_t k = 0; k < n; k++) {
@@ -320,6 +325,8 @@ static void test_redraw(void **state)
 			assert_int_equal(draws[k].neg, 77);
 		if (draws[k].user == 2)
 			assert_int_equal(draws[k].neg, SAMPLE_NONE);
+		if (draws[k].user == 4)
+			assert_true(draws[k].neg == 20 || draws[k].neg == 110);
 	}
 	assert_int_equal(cudaFree(on_device), cudaSuccess);
 	close_world(w);

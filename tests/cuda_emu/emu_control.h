@@ -23,8 +23,8 @@ extern "C" {
 
 enum emu_failure {
 	EMU_FAIL_NEVER,
-	EMU_FAIL_NOMEM,   /* call N returns cudaErrorMemoryAllocation and does nothing; later calls work */
-	EMU_FAIL_UNKNOWN, /* call N returns cudaErrorUnknown and does nothing; later calls work */
+	EMU_FAIL_NOMEM,   /* call N returns cudaErrorMemoryAllocation and does nothing (but wait, if it is a call that waits); later calls work */
+	EMU_FAIL_UNKNOWN, /* the same with cudaErrorUnknown */
 	EMU_FAIL_LOST,    /* call N and all after it return cudaErrorDevicesUnavailable; work that has not run is dropped. Only emu_reset() mends it */
 	EMU_FAIL_LAUNCH   /* the Nth launch faults when it runs, after some of its blocks; all calls then return cudaErrorLaunchFailure until cudaDeviceReset() */
 };

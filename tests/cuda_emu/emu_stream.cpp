@@ -311,13 +311,19 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 	return cudaSuccess;
 }
 
+/* What a call that waits returns: it has waited, even when it was made to fail (CUDA has no failure that leaves work running and lets it be seen later). */
+static cudaError_t waited(struct emu_call *call, cudaError_t result)
+{
+	return call->error != cudaSuccess ? call->error : call->give(result);
+}
+
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-	EMU_ENTER();
+	emu_call call(__func__);
 	if (!emu_stream_known(stream))
-		return call.give(cudaErrorInvalidResourceHandle);
+		return waited(&call, cudaErrorInvalidResourceHandle);
 	emu_stream_drain(stream);
-	return call.give(cudaSuccess);
+	return waited(&call, cudaSuccess);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
@@ -367,9 +373,9 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *data)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
-	EMU_ENTER();
+	emu_call call(__func__);
 	emu_device_drain();
-	return call.give(cudaSuccess);
+	return waited(&call, cudaSuccess);
 }
 
 /* ---- events -------------------------------------------------------------------------------------------------------------------------- */
@@ -432,14 +438,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-	EMU_ENTER();
+	emu_call call(__func__);
 	if (!event || event->gone)
-		return call.give(cudaErrorInvalidResourceHandle);
+		return waited(&call, cudaErrorInvalidResourceHandle);
 	if (event->stream) {
 		drain_until(event->stream, event->seq);
 		emu_acquire(&event->passed);
 	}
-	return call.give(cudaSuccess);
+	return waited(&call, cudaSuccess);
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)

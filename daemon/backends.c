@@ -1,5 +1,5 @@
 /*
- * backends.c: the table of backends and the only #ifdef about them. Pure; any thread.
+ * backends.c: the table of backends and the only #ifdef about them. Any thread.
  */
 #include "daemon/backends.h"
 
@@ -9,10 +9,15 @@
 
 #ifdef RECD_HAVE_CUDA
 extern const struct backend_ops backend_cuda;
-static const struct backend_ops *const cuda = &backend_cuda;
+static const struct backend_ops *cuda = &backend_cuda;
 #else
-static const struct backend_ops *const cuda = NULL;
+static const struct backend_ops *cuda = NULL;
 #endif
+
+void backends_put_device(const struct backend_ops *ops)
+{
+	cuda = ops;
+}
 
 int backends_choose(const char *wanted, const struct backend_ops **ret_ops, char *reason, size_t reason_size)
 {

@@ -14,4 +14,7 @@
  */
 int backends_choose(const char *wanted, const struct backend_ops **ret_ops, char *reason, size_t reason_size);
 
+/* For tests: another device in CUDA's place (NULL: none), before anything is chosen. */
+void backends_put_device(const struct backend_ops *ops);
+
 #endif

@@ -42,6 +42,8 @@ struct config_kafka {
 	uint32_t metadata_interval_ms;       /* kafka.metadata_interval_ms */
 };
 
+enum on_device_loss { ON_DEVICE_LOSS_REBUILD, ON_DEVICE_LOSS_CPU, ON_DEVICE_LOSS_EXIT };
+
 /* Keys in comments; group.key as in recd.conf. (r): may change at a reload. */
 struct config {
 	char *path;                            /* where it was read from */
@@ -57,6 +59,9 @@ struct config {
 	struct state_config state;             /* state.{users_max, items_max, impressions_max}; row_bytes and hash_seed are set by the engine */
 	struct state_rules rules;              /* state.{min_pos_completion, negative_after_sec} (r) */
 	char *backend;                         /* training.backend: auto cpu cuda */
+	int32_t on_device_loss;                /* training.on_device_loss (r): enum on_device_loss */
+	uint32_t device_pause_ms;              /* training.device_pause_ms (r): before a lost device is first opened again; default 1000 */
+	uint32_t device_timeout_ms;            /* training.device_timeout_ms (r): a job that takes longer means that the device hangs; default 10000 */
 	int training_enabled;                  /* training.enabled (r) */
 	struct learn_options learn;            /* training.{emb_dim, seed, threads, deterministic, batch_size, optimizer, learning_rate (r), reg_user (r) ...} */
 	uint32_t slice_ms;                     /* training.slice_ms (r): longest training slice; default 25 */

@@ -19,7 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/backends.h"
 #include "daemon/engine_internal.h"
 
 #define APPLY_BUDGET_US 20000
@@ -31,6 +30,7 @@
 #define REFRESH_BUDGET_US 3000
 #define WARM_BUDGET_US 3000
 #define IDLE_WAIT_MS 100
+#define DEVICE_WAIT_MS 1
 
 int64_t engine_mono_us(void)
 {
@@ -69,15 +69,9 @@ static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t m
 
 static int open_learner(struct engine *engine, const struct checkpoint_loaded *loaded, char *errstr, size_t errstr_size)
 {
-	const struct backend_ops *ops;
 	const struct skip_source skips = { .list = list_skips, .ctx = engine };
-	int rc = backends_choose(engine->config.backend, &ops, engine->backend_reason, sizeof(engine->backend_reason));
+	int rc = engine_device_open(engine, errstr, errstr_size);
 
-	if (rc < 0) {
-		snprintf(errstr, errstr_size, "training.backend = \"%s\": %s", engine->config.backend, engine->backend_reason);
-		return rc;
-	}
-	rc = learner_new(&engine->config.learn, ops, &engine->learner, errstr, errstr_size);
 	if (rc == 0)
 		rc = publisher_new(engine->config.learn.emb_dim, &engine->publisher);
 	if (rc == 0)
@@ -88,6 +82,8 @@ static int open_learner(struct engine *engine, const struct checkpoint_loaded *l
 		learner_set_skips(engine->learner, &skips);
 	if (rc == 0 && loaded->number != 0) {
 		rc = learner_push(engine->learner, &loaded->tables);
+		if (learner_fault(engine->learner, NULL, 0) < 0)
+			rc = 0; /* seen to when the first generation is published */
 		learner_set_progress(engine->learner, &loaded->progress);
 		engine->training.news_passes = loaded->progress.passes;
 	}
@@ -96,6 +92,22 @@ static int open_learner(struct engine *engine, const struct checkpoint_loaded *l
 	if (rc < 0 && errstr[0] == '\0')
 		snprintf(errstr, errstr_size, "building the model: %s", strerror(-rc));
 	return rc;
+}
+
+/* A device may fail now already: then the CPU does it. */
+static int publish_first(struct engine *engine, const struct checkpoint_loaded *loaded, char *errstr, size_t errstr_size)
+{
+	const struct tables *copy = loaded->number != 0 ? &loaded->tables : NULL;
+	int rc = engine_device_start(engine, copy, errstr, errstr_size);
+
+	for (int tries = 0; rc == 0 && tries < 2; tries++) {
+		if (engine_publish(engine, 1) == 1)
+			return 0;
+		rc = engine_device_start(engine, copy, errstr, errstr_size);
+	}
+	if (errstr[0] == '\0')
+		snprintf(errstr, errstr_size, "publishing the first generation: %s", engine->training.trouble[0] ? engine->training.trouble : "out of memory");
+	return rc < 0 ? rc : -EIO;
 }
 
 static void take_loaded(struct engine *engine, struct checkpoint_loaded *loaded)
@@ -178,10 +190,8 @@ int engine_open(const struct config *config, int data_dir_fd, struct queue_set *
 		rc = engine_open_dead_letter(engine, loaded.number != 0 ? loaded.dead_letter_length : 0, errstr, errstr_size);
 	if (rc == 0)
 		rc = open_learner(engine, &loaded, errstr, errstr_size);
-	if (rc == 0 && engine_publish(engine, 1) != 1) {
-		snprintf(errstr, errstr_size, "publishing the first generation: %s", engine->training.trouble[0] ? engine->training.trouble : "out of memory");
-		rc = -EIO;
-	}
+	if (rc == 0)
+		rc = publish_first(engine, &loaded, errstr, errstr_size);
 	if (rc == 0)
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), 0);
 	if (rc == 0) {
@@ -270,7 +280,7 @@ static int turn(struct engine *engine)
 {
 	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */
 	const int64_t slice_us = (int64_t)engine->config.slice_ms * (engine->checkpoint.running ? 500 : 1000);
-	int rc = take_requests(engine), busy, heavy, folded;
+	int rc = take_requests(engine), busy, heavy, folded, refreshed = 0;
 	uint64_t trained = 0;
 	int64_t began_us;
 
@@ -287,19 +297,31 @@ static int turn(struct engine *engine)
 	const int saturated = apply_us >= APPLY_BUDGET_US;
 	const int64_t fold_us = fold_budget_us(engine, engine->lines - lines_before, apply_us);
 
+	rc = engine_device_step(engine);
+	if (rc < 0)
+		return rc;
+
 	/* A publish of large tables takes about as long as a slice and the fold-in together: a turn has one or the other. */
 	began_us = engine_mono_us();
 	heavy = engine_checkpoint_step(engine) || engine_publish(engine, 0);
 	folded = heavy && engine_mono_us() - began_us >= ENGINE_LARGE_PUBLISH_US ? 0 : engine_fold_in(engine, fold_us);
-	if (!heavy) {
+	if (!heavy)
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
+	if (!heavy || learner_on_device(engine->learner)) /* to begin a job on a device takes no time of this thread */
 		trained = engine_train_slice(engine, slice_us);
-		if (!saturated && !engine->checkpoint.running) /* a stream that brings a little in every turn leaves time to spare all the same */
-			engine_refresh(engine, REFRESH_BUDGET_US);
-	}
+	if (!heavy && !saturated && !engine->checkpoint.running) /* a stream that brings a little in every turn leaves time to spare all the same */
+		refreshed = engine_refresh(engine, REFRESH_BUDGET_US);
 	engine->heartbeat++;
 	engine_status_tick(engine);
-	return busy || heavy || folded > 0 || trained > 0;
+	return busy || heavy || folded > 0 || trained > 0 || (engine->training.in_flight && refreshed > 0);
+}
+
+/* How long a turn that found nothing to do may wait for lines. A device's job is looked after every millisecond, so that the next one follows it closely. */
+static int idle_wait_ms(const struct engine *engine)
+{
+	if (engine->training.in_flight || engine->training.draining || learner_fault(engine->learner, NULL, 0) < 0)
+		return DEVICE_WAIT_MS;
+	return engine_mono_us() < engine->bulk_until_us ? BULK_HOLD_US / 1000 : IDLE_WAIT_MS;
 }
 
 static void end(struct engine *engine, int rc)
@@ -325,7 +347,7 @@ static void *engine_thread(void *arg)
 	while (atomic_load(&engine->stop) == 0 && rc >= 0) {
 		rc = turn(engine);
 		if (rc == 0) {
-			queue_wait(engine->queues, engine_mono_us() < engine->bulk_until_us ? BULK_HOLD_US / 1000 : IDLE_WAIT_MS);
+			queue_wait(engine->queues, idle_wait_ms(engine));
 			if (!engine_cut_is_behind(engine))
 				engine->last_apply_us = 0; /* waiting for work is no gap */
 		}
@@ -333,6 +355,7 @@ static void *engine_thread(void *arg)
 	quality_stop(engine->quality); /* no generation is held any more: the last one can be published */
 	if (rc >= 0)
 		engine_checkpoint_last(engine);
+	engine_device_quiesce(engine);
 	end(engine, rc < 0 ? rc : 0);
 	return NULL;
 }

@@ -20,7 +20,17 @@ struct engine_status {
 	int ready;                       /* recovery done, answering */
 	char phase[32];                  /* "loading", "running", "stopping" */
 	char backend[16];
-	char backend_reason[256];        /* why the CPU, when auto fell back; "" */
+	char backend_reason[256];        /* why the CPU, when auto fell back or a device was lost; "" */
+	char precision[8];               /* of the working tables: "fp32", "bf16" */
+	char device_name[96];            /* "" where the backend says nothing */
+	char device_driver[32];
+	uint64_t device_memory_bytes, device_memory_used_bytes; /* 0: host memory */
+	int device_lost;                 /* 1: the CPU stands in for a device that was lost */
+	uint64_t device_losses;          /* since the start */
+	uint64_t device_rebuilds;        /* times it was opened again */
+	int64_t device_lost_age_ms;      /* since the last loss; -1: none */
+	char device_trouble[256];        /* what was lost last, and why; "" */
+	char leave[256];                 /* not "": recd is to stop as by SIGTERM and exit with 1, for this reason */
 	uint32_t n_users, n_items;
 	uint64_t n_positives;
 	struct state_counters counters;

@@ -252,14 +252,16 @@ void engine_checkpoint_last(struct engine *engine)
 	while ((batch = queue_pop(engine->queues)) != NULL)
 		queue_give_back(engine->queues, batch);
 	wait_for_writer(engine);
-	for (int tries = 0; tries < 100 && atomic_load(&engine->stop) != 2 && !c->running; tries++) {
+	for (int tries = 0; tries < 100 && atomic_load(&engine->stop) != 2 && !c->running; tries += !engine->training.in_flight) {
 		const uint64_t failures = c->failures;
 
-		start(engine, wanted(engine));
+		if (engine_device_step(engine) == 0) /* one that hangs or fails now is replaced, so that there is something to publish */
+			start(engine, wanted(engine));
 		if (c->failures != failures)
 			return;
 		if (!c->running)
-			queue_wait(engine->queues, 20); /* a reader holds the spare generation for a moment */
+			queue_wait(engine->queues, engine->training.in_flight ? 1 : 20); /* a reader holds the spare generation for a moment */
+		engine->heartbeat++;
 	}
 	if (!c->running && atomic_load(&engine->stop) != 2) {
 		snprintf(c->errstr, sizeof(c->errstr), "no last checkpoint: nothing could be published%s%s", engine->training.trouble[0] ? "; " : "",

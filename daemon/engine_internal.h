@@ -5,6 +5,7 @@
  * engine_apply.c       batches into the state, positions, what changed into the learner
  * engine_fold.c        fold-in of touched users, refresh of old personal rows, intercepts
  * engine_train.c       slices, publishing, rolling back
+ * engine_device.c      the device that trains: its loss, who takes its place, its facts
  * engine_quality.c     new positives for live quality, before they are learnt from
  * engine_checkpoint.c  starting, writing (its own thread) and finishing checkpoints; snapshots
  * engine_status.c      the picture for other threads
@@ -56,6 +57,8 @@ struct engine_training {
 	uint64_t news_passes;     /* passes when the last new positive came */
 	uint64_t trained_since;   /* triples since the last publish */
 	int resting;
+	int in_flight;            /* a job runs on the device; its report has not been taken */
+	int draining;             /* no further job: a publish waits for the one in flight */
 	double loss;
 	int64_t published_us;     /* when, and how long the last publish took */
 	int64_t publish_cost_us;
@@ -64,6 +67,19 @@ struct engine_training {
 	int dirty;                /* something to publish that is not training: new rows, intercepts */
 	uint64_t rollbacks;
 	char trouble[160];        /* why the last rollback happened */
+};
+
+struct engine_device {
+	const struct backend_ops *wanted; /* what trains in good times; NULL: the CPU */
+	int lost;                 /* the CPU stands in */
+	uint32_t tries;           /* to open it again, in a row */
+	int64_t retry_us;         /* when the next one is; 0: none is planned */
+	int64_t since_us;         /* trains since */
+	uint64_t losses, rebuilds;
+	int64_t lost_us;
+	char trouble[256], reason[256], leave[256];
+	struct device_facts facts;
+	int64_t facts_us;         /* when they were asked for; 0: ask */
 };
 
 struct engine_checkpoint {
@@ -117,12 +133,12 @@ struct engine {
 	struct gap_histogram gaps_checkpoint;   /* while a checkpoint was written, since the start */
 	struct engine_fold fold;
 	struct engine_training training;
+	struct engine_device device;
 	struct engine_checkpoint checkpoint;
 	struct engine_rates rates;
 	int64_t status_us;
 	void (*durable)(void *ctx, const struct source_position *positions, size_t n_positions); /* see engine_on_durable(); NULL: nobody asks */
 	void *durable_ctx;
-	char backend_reason[256];
 	char skipped[1024];       /* damaged checkpoints that recovery passed over */
 
 	/* from other threads */
@@ -184,15 +200,30 @@ void engine_fold_settings_changed(struct engine *engine);
 /* Lists the personal rows of a recovered state by age. */
 int engine_fold_recover(struct engine *engine, const struct tables *tables);
 
-/* One training slice; returns triples trained. */
+/* One training slice; returns triples trained. On a device: takes the report of the job in flight when it has ended and begins the next. */
 uint64_t engine_train_slice(struct engine *engine, int64_t budget_us);
-/* Publishes when due (or when `force`); 1 published, 0 not now. */
+/* Looks whether the job in flight has ended, and takes its report; triples it trained. Never waits. */
+uint64_t engine_train_poll(struct engine *engine);
+/* Publishes when due (or when `force`); 1 published, 0 not now. While a job is in flight: 0, and no other is begun, so that the turn after it publishes. */
 int engine_publish(struct engine *engine, int force);
 
 /* Offers the sampled new positives of a batch that was just applied. Before engine_take_changes(): nothing has learnt from them yet. */
 void engine_quality_look(struct engine *engine, const struct event_batch *batch);
 /* Notes popularity in a generation that is about to be published. */
 void engine_quality_publish(struct engine *engine, struct generation *g);
+
+/* Chooses the backend and makes the learner. 0 or -errno with errstr. */
+int engine_device_open(struct engine *engine, char *errstr, size_t errstr_size);
+/*
+ * Before the first generation is published: a device that has failed already is replaced by the CPU, with the parameters of `copy` (NULL: none); with backend = "cuda" that
+ * is an error. 0 or -errno with errstr.
+ */
+int engine_device_start(struct engine *engine, const struct tables *copy, char *errstr, size_t errstr_size);
+/* Each turn: a device that has failed is replaced by the CPU; one that is to come back is opened again when it is time. 0, or -errno (fatal): nobody can take over. */
+int engine_device_step(struct engine *engine);
+/* Waits for the job in flight, at most training.device_timeout_ms; then it is given up. */
+void engine_device_quiesce(struct engine *engine);
+void engine_device_status(struct engine *engine, struct engine_status *s);
 
 /* Starts a checkpoint when due or asked for, finishes a written one. Returns 1 when it made a cut, which is long enough for one turn. */
 int engine_checkpoint_step(struct engine *engine);

@@ -140,8 +140,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	if (phase != s->phase)
 		snprintf(s->phase, sizeof(s->phase), "%s", phase);
 	s->ready = strcmp(phase, "running") == 0;
-	snprintf(s->backend, sizeof(s->backend), "%s", learner_backend_name(engine->learner));
-	snprintf(s->backend_reason, sizeof(s->backend_reason), "%s", engine->backend_reason);
+	engine_device_status(engine, s);
 	s->n_users = state_n_users(engine->state);
 	s->n_items = state_n_items(engine->state);
 	s->n_positives = learner_n_positives(engine->learner);

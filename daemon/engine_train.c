@@ -4,6 +4,9 @@
  * A slice is a bounded piece of a mini-epoch. After idle_passes passes without a new positive there is nothing left to learn and training rests
  * until there is news. Publishing copies what changed into the spare generation and checks it in the same pass; parameters that are not finite, or a loss
  * that ran away, never get that far: the working tables are set back to the published ones.
+ *
+ * On a device a slice is a job in flight: it is begun, looked after every turn and taken into the books when it has ended, while this thread applies and folds in. What it
+ * does is nowhere to be seen before. A publish that is due lets the job in flight end and no other begin, so that reading parameters back never waits for one.
  */
 #include <errno.h>
 #include <math.h>
@@ -39,30 +42,56 @@ static int should_rest(struct engine *engine)
 	return learner_recent_waiting(engine->learner) == 0 && progress.passes - engine->training.news_passes >= engine->config.idle_passes;
 }
 
+/* Takes a job into the books, or sets the parameters back when it went wrong. Returns triples that count. */
+static uint64_t take_report(struct engine *engine, const struct train_report *report)
+{
+	engine->training.trained_since += report->triples;
+	if (report->nonfinite) {
+		roll_back(engine, "training met a value that is not finite");
+		return 0;
+	}
+	if (report->loss > LOSS_DIVERGED) {
+		roll_back(engine, "training diverged (lower training.learning_rate)");
+		return 0;
+	}
+	if (isfinite(report->loss))
+		engine->training.loss = isfinite(engine->training.loss) && engine->training.loss > 0
+		                                ? 0.95 * engine->training.loss + 0.05 * report->loss
+		                                : report->loss;
+	return report->triples;
+}
+
+uint64_t engine_train_poll(struct engine *engine)
+{
+	struct train_report report;
+	int rc;
+
+	if (!engine->training.in_flight)
+		return 0;
+	rc = learner_poll(engine->learner, &report);
+	if (rc == 0 && learner_part_us(engine->learner) > (int64_t)engine->config.device_timeout_ms * 1000)
+		learner_give_up(engine->learner); /* its fault is seen to in the next turn */
+	if (rc == 0 && learner_running(engine->learner))
+		return 0;
+	engine->training.in_flight = 0;
+	return rc > 0 ? take_report(engine, &report) : 0;
+}
+
 uint64_t engine_train_slice(struct engine *engine, int64_t budget_us)
 {
 	const struct train_job job = { .triples_max = UINT64_MAX, .budget_us = budget_us, .learning_rate = engine->config.learn.learning_rate };
 	struct train_report report = { 0 };
+	const uint64_t trained = engine_train_poll(engine);
 
+	if (engine->training.in_flight || engine->training.draining)
+		return trained;
 	if (!engine->config.training_enabled || learner_n_positives(engine->learner) == 0)
-		return 0;
+		return trained;
 	engine->training.resting = should_rest(engine);
 	if (engine->training.resting || learner_train(engine->learner, &job, &report) < 0)
-		return 0;
-	engine->training.trained_since += report.triples;
-	if (report.nonfinite) {
-		roll_back(engine, "training met a value that is not finite");
-		return 0;
-	}
-	if (report.loss > LOSS_DIVERGED) {
-		roll_back(engine, "training diverged (lower training.learning_rate)");
-		return 0;
-	}
-	if (isfinite(report.loss))
-		engine->training.loss = isfinite(engine->training.loss) && engine->training.loss > 0
-		                                ? 0.95 * engine->training.loss + 0.05 * report.loss
-		                                : report.loss;
-	return report.triples;
+		return trained;
+	engine->training.in_flight = learner_running(engine->learner);
+	return engine->training.in_flight ? trained : trained + take_report(engine, &report);
 }
 
 /* Mean of the rows of users with positives, over at most MEAN_ROWS_MAX users spread over all. */
@@ -112,14 +141,16 @@ int engine_publish(struct engine *engine, int force)
 
 	if (!force && !publish_due(engine, began_us))
 		return 0;
-	if (publisher_begin(engine->publisher, &g) < 0)
+	engine_train_poll(engine);
+	t->draining = t->in_flight;
+	if (t->in_flight || publisher_begin(engine->publisher, &g) < 0)
 		return 0;
 	rc = learner_pull(engine->learner, &g->tables);
 	if (rc < 0) {
 		publisher_cancel(engine->publisher, g);
 		if (rc == -ERANGE)
 			roll_back(engine, "a parameter is not finite");
-		else
+		else if (learner_fault(engine->learner, NULL, 0) == 0)
 			snprintf(t->trouble, sizeof(t->trouble), "publishing failed: %s; tried again", strerror(-rc));
 		return 0;
 	}

@@ -82,6 +82,10 @@ static void write_info(FILE *out, const struct metric *metric, const struct metr
 {
 	fprintf(out, "%s{version=\"" RECD_VERSION "\",backend=\"", metric->name);
 	write_label(out, input->status ? input->status->backend : "");
+	fputs("\",device=\"", out);
+	write_label(out, input->status ? input->status->device_name : "");
+	fputs("\",precision=\"", out);
+	write_label(out, input->status ? input->status->precision : "");
 	fputs("\"} 1\n", out);
 }
 
@@ -229,7 +233,7 @@ static void write_quality_left_out(FILE *out, const struct metric *metric, const
 static const struct metric metrics[] = {
 	{"recd_up", "gauge", "", "", "1 while recd answers.", FUNCTION(write_up)},
 	{"recd_ready", "gauge", "", "", "1 once recovery is done; what /readyz says.", FUNCTION(write_ready)},
-	{"recd_info", "gauge", "", "version, backend", "Always 1; what runs.", FUNCTION(write_info)},
+	{"recd_info", "gauge", "", "version, backend, device, precision", "Always 1; what runs.", FUNCTION(write_info)},
 
 	{"recd_source_partitions", "gauge", "", "source", "Files that are open; Kafka partitions that are read.", FUNCTION(write_source_partitions)},
 	{"recd_source_lag_bytes", "gauge", "bytes", "source", "Not read yet, over all files of the source.", FUNCTION(write_source_lag_bytes)},
@@ -296,6 +300,13 @@ static const struct metric metrics[] = {
 	 STATUS(U64, progress.rollbacks)},
 	{"recd_training_loss", "gauge", "", "", "Running mean of -ln sigmoid(x) over the triples.", STATUS(DOUBLE, loss)},
 	{"recd_training_resting", "gauge", "", "", "1 while training waits for a new positive (training.idle_passes).", STATUS(INT, training_resting)},
+	{"recd_device_memory_bytes", "gauge", "bytes", "", "Memory of the device that trains; 0: none of its own.", STATUS(U64, device_memory_bytes)},
+	{"recd_device_memory_used_bytes", "gauge", "bytes", "", "Of that in use, by everybody.", STATUS(U64, device_memory_used_bytes)},
+	{"recd_device_lost", "gauge", "", "", "1 while the CPU stands in for a device that was lost. Alarm above 0 for longer than a few minutes.",
+	 STATUS(INT, device_lost)},
+	{"recd_device_losses_total", "counter", "", "", "Times the device failed, filled up or hung, since the start. Alarm on any growth; /v1/status has the reason.",
+	 STATUS(U64, device_losses)},
+	{"recd_device_rebuilds_total", "counter", "", "", "Times it was opened and filled again.", STATUS(U64, device_rebuilds)},
 	{"recd_personal_rows", "gauge", "", "", "Users with a personal row.", STATUS(U64, personal_rows)},
 	{"recd_folded_in_total", "counter", "", "", "Personal rows fitted since the start.", STATUS(U64, folded_in)},
 	{"recd_fold_in_waiting", "gauge", "", "", "Users with news whose row is not fitted yet.", STATUS(U64, fold_in_waiting)},

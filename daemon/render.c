@@ -337,6 +337,24 @@ static void put_digest(struct draft *draft, const char *key, struct state_digest
 	put_text(draft, key, text);
 }
 
+/* What trains, as far as it is a device of its own; what became of it. */
+static json_t *render_device(const struct engine_status *status)
+{
+	struct draft draft = draft_object();
+
+	put_text(&draft, "name", status->device_name);
+	put_text(&draft, "driver", status->device_driver);
+	put_text(&draft, "precision", status->precision);
+	put_uint(&draft, "memory_bytes", status->device_memory_bytes);
+	put_uint(&draft, "memory_used_bytes", status->device_memory_used_bytes);
+	put_bool(&draft, "lost", status->device_lost);
+	put_uint(&draft, "losses", status->device_losses);
+	put_uint(&draft, "rebuilds", status->device_rebuilds);
+	put(&draft, "lost_age_ms", status->device_lost_age_ms < 0 ? json_null() : json_integer(status->device_lost_age_ms));
+	put_text(&draft, "trouble", status->device_trouble);
+	return draft_end(&draft);
+}
+
 static void put_facts(struct draft *draft, const struct engine_status *status)
 {
 	char text[ISO8601_MAX] = "";
@@ -346,6 +364,7 @@ static void put_facts(struct draft *draft, const struct engine_status *status)
 	put_text(draft, "phase", status->phase);
 	put_text(draft, "backend", status->backend);
 	put_text(draft, "backend_reason", status->backend_reason);
+	put(draft, "device", render_device(status));
 	put_uint(draft, "n_users", status->n_users);
 	put_uint(draft, "n_items", status->n_items);
 	put_uint(draft, "n_positives", status->n_positives);

@@ -52,6 +52,7 @@ struct service {
 	char trouble_logged[160];
 	int stopping;
 	int refused; /* a source found data lost: the exit code says so */
+	int leaving; /* the engine asked to stop: the same */
 };
 
 static int64_t mono_us(void)
@@ -232,6 +233,17 @@ static int recover(struct service *s)
 	return 0;
 }
 
+/* One line: what trains, and why not something better. */
+static void log_backend(const struct engine_status *status)
+{
+	char device[192] = "";
+
+	if (status->device_memory_bytes != 0)
+		snprintf(device, sizeof(device), " (%s, driver %s, %.1f of %.1f GB used, %s)", status->device_name, status->device_driver,
+		         (double)status->device_memory_used_bytes / 1e9, (double)status->device_memory_bytes / 1e9, status->precision);
+	log_info("training on %s%s%s%s", status->backend, device, status->backend_reason[0] != '\0' ? ": " : "", status->backend_reason);
+}
+
 static int start_all(struct service *s)
 {
 	struct engine_status status;
@@ -262,8 +274,7 @@ static int start_all(struct service *s)
 		         (unsigned long long)status.n_positives);
 	else
 		log_info("first start: no checkpoint in %s", s->config.data_dir);
-	if (status.backend_reason[0] != '\0')
-		log_info("training on %s: %s", status.backend, status.backend_reason);
+	log_backend(&status);
 	server_set_engine(s->server, s->engine);
 	notify_ready("consuming");
 	log_info("ready: answering on %s", s->config.socket_path);
@@ -356,6 +367,20 @@ static void heed_refusal(struct service *s)
 		begin_stop(s);
 }
 
+/* The engine asks to stop: as by SIGTERM, with an exit code that says it was not asked to. */
+static void heed_leave(struct service *s)
+{
+	struct engine_status status;
+
+	engine_get_status(s->engine, &status);
+	if (s->leaving || status.leave[0] == '\0')
+		return;
+	s->leaving = 1;
+	log_error("recd stops: %s", status.leave);
+	if (!s->stopping)
+		begin_stop(s);
+}
+
 static void take_signals(struct service *s)
 {
 	struct signalfd_siginfo info;
@@ -387,11 +412,14 @@ static int run_until_ended(struct service *s)
 			return -errno;
 		take_signals(s);
 		heed_refusal(s);
+		heed_leave(s);
 		tick(s);
 	}
 	tick(s);
 	if (error < 0)
 		log_error("the engine stopped: %s; the last good checkpoint stays", errstr);
+	if (error == 0 && s->leaving)
+		return -EIO;
 	return error == 0 && s->refused ? -EUCLEAN : error;
 }
 

@@ -68,6 +68,21 @@ static const char *count_of(const json_t *object, const char *key)
 	return text;
 }
 
+/* "H100, driver 13.0, 12.1 of 80.0 GB used, fp32", and what became of it; nothing where there is no device and never was. */
+static void print_device(const json_t *device)
+{
+	const char *name = text_of(device, "name"), *driver = text_of(device, "driver");
+
+	if (name[0] != '\0' && number_of(device, "memory_bytes") > 0)
+		printf("device       %s, driver %s, %.1f of %.1f GB used, %s\n", name, driver[0] ? driver : "unknown", number_of(device, "memory_used_bytes") / 1e9,
+		       number_of(device, "memory_bytes") / 1e9, text_of(device, "precision"));
+	else if (name[0] != '\0')
+		printf("device       %s\n", name);
+	if (int_of(device, "losses") > 0)
+		printf("             lost %s times, rebuilt %s times, last %.0f s ago: %s\n", count_of(device, "losses"), count_of(device, "rebuilds"),
+		       number_of(device, "lost_age_ms") / 1000, text_of(device, "trouble"));
+}
+
 static void print_facts(const json_t *status)
 {
 	json_t *applied = json_object_get(json_object_get(status, "counters"), "events_applied");
@@ -75,6 +90,7 @@ static void print_facts(const json_t *status)
 	printf("phase        %s, %s%s\n", text_of(status, "phase"), json_is_true(json_object_get(status, "ready")) ? "ready" : "not ready",
 	       json_is_true(json_object_get(status, "training_resting")) ? ", training rests until there is news" : "");
 	printf("backend      %s%s%s\n", text_of(status, "backend"), text_of(status, "backend_reason")[0] ? ": " : "", text_of(status, "backend_reason"));
+	print_device(json_object_get(status, "device"));
 	printf("histories    %s users, %s items, %s positives, digest %s\n", count_of(status, "n_users"), count_of(status, "n_items"),
 	       count_of(status, "n_positives"), text_of(status, "histories_digest"));
 	printf("positions    %s, digest %s\n", count_of(status, "n_positions"), text_of(status, "positions_digest"));

@@ -40,6 +40,13 @@ static struct metrics_input full_input(void)
 	memset(&status, 0, sizeof(status));
 	memset(sources, 0, sizeof(sources));
 	strcpy(status.backend, "cpu");
+	strcpy(status.device_name, "H \"1\"");
+	strcpy(status.precision, "bf16");
+	status.device_memory_bytes = 80000;
+	status.device_memory_used_bytes = 123;
+	status.device_lost = 1;
+	status.device_losses = 3;
+	status.device_rebuilds = 2;
 	status.ready = 1;
 	status.n_users = 4000000000u;
 	status.n_positives = 18446744073709551615ull;
@@ -100,7 +107,12 @@ static void test_values(void **state)
 	write_text(&input);
 	assert_line("recd_up 1");
 	assert_line("recd_ready 1");
-	assert_line("recd_info{version=\"" RECD_VERSION "\",backend=\"cpu\"} 1");
+	assert_line("recd_info{version=\"" RECD_VERSION "\",backend=\"cpu\",device=\"H \\\"1\\\"\",precision=\"bf16\"} 1");
+	assert_line("recd_device_memory_bytes 80000");
+	assert_line("recd_device_memory_used_bytes 123");
+	assert_line("recd_device_lost 1");
+	assert_line("recd_device_losses_total 3");
+	assert_line("recd_device_rebuilds_total 2");
 	assert_line("recd_users 4000000000");
 	assert_line("recd_positives 18446744073709551615");
 	assert_line("recd_events_applied_total{stream=\"watch_stats\"} 11");

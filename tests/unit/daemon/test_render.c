@@ -31,6 +31,15 @@ static void fill(struct engine_status *status, struct source_status *source)
 	strcpy(status->phase, "running");
 	strcpy(status->backend, "cpu");
 	strcpy(status->backend_reason, "no GPU");
+	strcpy(status->device_name, "H100");
+	strcpy(status->device_driver, "13.0");
+	strcpy(status->precision, "bf16");
+	strcpy(status->device_trouble, "it left");
+	status->device_memory_bytes = 80000;
+	status->device_memory_used_bytes = 123;
+	status->device_losses = 3;
+	status->device_rebuilds = 2;
+	status->device_lost_age_ms = 1500;
 	strcpy(status->checkpoint_error, "disk full");
 	status->loss = 0.5;
 	status->triples_per_sec = 1.5e6;
@@ -72,6 +81,12 @@ static void the_status_holds_every_field(void **state)
 	assert_int_equal(int_at(json, "checkpoint_number"), status->checkpoint_number);
 	assert_string_equal(json_string_value(json_object_get(json, "phase")), "running");
 	assert_string_equal(json_string_value(json_object_get(json, "backend_reason")), "no GPU");
+	json_t *device = json_object_get(json, "device");
+	char *text = json_dumps(device, JSON_COMPACT | JSON_SORT_KEYS);
+
+	assert_string_equal(text, "{\"driver\":\"13.0\",\"losses\":3,\"lost\":true,\"lost_age_ms\":1500,\"memory_bytes\":80000,\"memory_used_bytes\":123,"
+	                          "\"name\":\"H100\",\"precision\":\"bf16\",\"rebuilds\":2,\"trouble\":\"it left\"}");
+	free(text);
 	assert_string_equal(json_string_value(json_object_get(json, "checkpoint_error")), "disk full");
 	assert_string_equal(json_string_value(json_object_get(json, "histories_digest")), "abcdef00000000000000000000000001");
 	assert_string_equal(json_string_value(json_object_get(json, "positions_digest")), "01010101010101010101010101010101");

@@ -40,6 +40,7 @@ static struct {
 	unsigned opened, closed;
 	unsigned misused; /* calls that the table forbids */
 	int probe_rc;
+	int refuse;   /* open() fails, whatever else is to */
 	struct backend *kept[FAKE_KEPT]; /* open ones */
 } fake = { .mutex = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER, .fail_op = -1 };
 
@@ -163,6 +164,9 @@ static inline int fake_open(const struct learn_options *options, const struct tr
                             size_t errstr_size)
 {
 	int rc = fake_enter(NULL, FAKE_OPEN);
+	pthread_mutex_lock(&fake.mutex);
+	rc = fake.refuse ? -EIO : rc;
+	pthread_mutex_unlock(&fake.mutex);
 	struct fake_device *device = rc == 0 ? calloc(1, sizeof *device) : NULL;
 	if (rc < 0 || !device) {
 		snprintf(errstr, errstr_size, "the fake device does not open");
@@ -325,7 +329,7 @@ static const struct backend_ops fake_ops = {
 static inline void fake_reset(void)
 {
 	pthread_mutex_lock(&fake.mutex);
-	fake.hold = fake.hang = fake.probe_rc = 0;
+	fake.hold = fake.hang = fake.probe_rc = fake.refuse = 0;
 	fake.fail_op = -1;
 	fake.fail_at = fake.fail_for = fake.failed = fake.opened = fake.closed = fake.misused = 0;
 	memset(fake.calls, 0, sizeof fake.calls);

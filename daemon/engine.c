@@ -278,8 +278,6 @@ static int64_t fold_budget_us(struct engine *engine, uint64_t lines, int64_t app
 /* One turn. Returns 1 when there was anything to do, 0 when not, -errno when the engine cannot go on. */
 static int turn(struct engine *engine)
 {
-	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */
-	const int64_t slice_us = (int64_t)engine->config.slice_ms * (engine->checkpoint.running ? 500 : 1000);
 	int rc = take_requests(engine), busy, heavy, folded, refreshed = 0;
 	uint64_t trained = 0;
 	int64_t began_us;
@@ -308,7 +306,7 @@ static int turn(struct engine *engine)
 	if (!heavy)
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
 	if (!heavy || learner_on_device(engine->learner)) /* to begin a job on a device takes no time of this thread */
-		trained = engine_train_slice(engine, slice_us);
+		trained = engine_train_slice(engine);
 	if (!heavy && !saturated && !engine->checkpoint.running) /* a stream that brings a little in every turn leaves time to spare all the same */
 		refreshed = engine_refresh(engine, REFRESH_BUDGET_US);
 	engine->heartbeat++;

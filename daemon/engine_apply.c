@@ -203,6 +203,7 @@ int engine_apply(struct engine *engine, int64_t budget_us)
 		applied++;
 		if (rc == 0)
 			rc = engine_take_changes(engine, 1);
+		engine_train_keep(engine);
 		if (engine_mono_us() - began_us >= budget_us)
 			break;
 	}

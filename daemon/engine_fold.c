@@ -296,6 +296,7 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 			fit_user(engine, user, g, 0);
 			fold->folded_in++;
 			done++;
+			engine_train_keep(engine);
 		}
 		if (engine_mono_us() - began_us >= budget_us)
 			break;
@@ -350,6 +351,7 @@ int engine_refresh(struct engine *engine, int64_t budget_us)
 			fold->refreshed++;
 		}
 		done++;
+		engine_train_keep(engine);
 		if (engine_mono_us() - began_us >= budget_us)
 			break;
 	}

@@ -201,7 +201,9 @@ void engine_fold_settings_changed(struct engine *engine);
 int engine_fold_recover(struct engine *engine, const struct tables *tables);
 
 /* One training slice; returns triples trained. On a device: takes the report of the job in flight when it has ended and begins the next. */
-uint64_t engine_train_slice(struct engine *engine, int64_t budget_us);
+uint64_t engine_train_slice(struct engine *engine);
+/* Between two batches or users, so that a device does not wait for the end of a long turn: the same when a job was in flight, else nothing. */
+void engine_train_keep(struct engine *engine);
 /* Looks whether the job in flight has ended, and takes its report; triples it trained. Never waits. */
 uint64_t engine_train_poll(struct engine *engine);
 /* Publishes when due (or when `force`); 1 published, 0 not now. While a job is in flight: 0, and no other is begun, so that the turn after it publishes. */

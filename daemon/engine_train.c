@@ -77,9 +77,11 @@ uint64_t engine_train_poll(struct engine *engine)
 	return rc > 0 ? take_report(engine, &report) : 0;
 }
 
-uint64_t engine_train_slice(struct engine *engine, int64_t budget_us)
+uint64_t engine_train_slice(struct engine *engine)
 {
-	const struct train_job job = { .triples_max = UINT64_MAX, .budget_us = budget_us, .learning_rate = engine->config.learn.learning_rate };
+	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */
+	const int64_t slice_us = (int64_t)engine->config.slice_ms * (engine->checkpoint.running ? 500 : 1000);
+	const struct train_job job = { .triples_max = UINT64_MAX, .budget_us = slice_us, .learning_rate = engine->config.learn.learning_rate };
 	struct train_report report = { 0 };
 	const uint64_t trained = engine_train_poll(engine);
 
@@ -92,6 +94,12 @@ uint64_t engine_train_slice(struct engine *engine, int64_t budget_us)
 		return trained;
 	engine->training.in_flight = learner_running(engine->learner);
 	return engine->training.in_flight ? trained : trained + take_report(engine, &report);
+}
+
+void engine_train_keep(struct engine *engine)
+{
+	if (engine->training.in_flight)
+		(void)engine_train_slice(engine);
 }
 
 /* Mean of the rows of users with positives, over at most MEAN_ROWS_MAX users spread over all. */

@@ -91,7 +91,8 @@ int learner_push(struct learner *learner, const struct tables *copy);
 int learner_fault(const struct learner *learner, char *text, size_t text_size);
 /*
  * Opens a backend with the learner's options, rows and training set, pushes `copy` (NULL: rows begin anew; rows beyond the copy's do, too) and puts it in the old
- * one's place, which is closed; the fault is gone. The old one may be in perfect order. On failure the old one stays, with its fault, and errstr says why. Takes as long as
+ * one's place, which is closed; the fault is gone. The old one may be in perfect order, and then stays on failure; one with a fault is closed first, as a device that failed
+ * cannot be opened a second time before, and the fault stays on failure. errstr says why. Takes as long as
  * copying everything. Positives trained on by the old one since `copy` are walked again only in their turn; progress stands.
  */
 int learner_replace_backend(struct learner *learner, const struct backend_ops *ops, const struct tables *copy, char *errstr, size_t errstr_size);

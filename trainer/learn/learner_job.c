@@ -324,13 +324,17 @@ int learner_replace_backend(struct learner *learner, const struct backend_ops *o
 		if (rc < 0)
 			return rc;
 	}
+	if (learner->fault && !learner->hung && learner->backend) { /* of no more use, and in the way of another one on its device */
+		learner->ops->close(learner->backend);
+		learner->backend = NULL;
+	}
 	int rc = open_backend(learner, ops, copy, &fresh, errstr, errstr_size);
 	if (rc < 0)
 		return rc;
 	if (learner->hung) {
 		learner->parked_ops = learner->ops;
 		learner->parked = learner->backend;
-	} else {
+	} else if (learner->backend) {
 		learner->ops->close(learner->backend);
 	}
 	learner->ops = ops;

@@ -26,22 +26,22 @@ uint32_t gpu_blocks(const struct backend *backend, uint64_t n)
 	return blocks ? (uint32_t)blocks : 1;
 }
 
-/* "the driver is for CUDA 12.4, this program needs 13.0" and the like; the reason why there is no device at all. */
-static void explain_no_device(cudaError_t code, char *reason, size_t reason_size)
+/* Why there is no device at all; 0 when the driver is there and new enough. */
+static int check_driver(char *reason, size_t reason_size)
 {
 	int driver = 0, runtime = 0;
-	(void)cudaDriverGetVersion(&driver);
-	(void)cudaRuntimeGetVersion(&runtime);
+	int told = cudaDriverGetVersion(&driver) == cudaSuccess && cudaRuntimeGetVersion(&runtime) == cudaSuccess;
 	(void)cudaGetLastError();
+	if (!told) /* a device that fails says so itself */
+		return 0;
 	if (driver == 0)
 		(void)snprintf(reason, reason_size, "no NVIDIA driver is loaded");
 	else if (driver / 1000 < runtime / 1000)
 		(void)snprintf(reason, reason_size, "the NVIDIA driver supports CUDA %d.%d, this program needs %d.0 or later", driver / 1000, driver % 1000 / 10,
 		               runtime / 1000);
-	else if (code == cudaSuccess || code == cudaErrorNoDevice)
-		(void)snprintf(reason, reason_size, "no NVIDIA GPU is visible");
 	else
-		(void)snprintf(reason, reason_size, "looking for NVIDIA GPUs: %s", cudaGetErrorString(code));
+		return 0;
+	return -ENODEV;
 }
 
 /* 0: device number `device` can do the work and is the current one. Else -ENODEV, with the reason. */
@@ -84,9 +84,17 @@ static int try_device(int device, struct cudaDeviceProp *ret_properties, char *r
 static int find_device(int *ret_device, struct cudaDeviceProp *ret_properties, char *reason, size_t reason_size)
 {
 	int n = 0;
+	if (check_driver(reason, reason_size) < 0)
+		return -ENODEV;
 	cudaError_t code = cudaGetDeviceCount(&n);
-	if (code != cudaSuccess || n <= 0) {
-		explain_no_device(code, reason, reason_size);
+	if (code == cudaErrorNoDevice || (code == cudaSuccess && n <= 0)) {
+		(void)cudaGetLastError();
+		(void)snprintf(reason, reason_size, "no NVIDIA GPU is visible");
+		return -ENODEV;
+	}
+	if (code != cudaSuccess) {
+		(void)cudaGetLastError();
+		(void)snprintf(reason, reason_size, "looking for NVIDIA GPUs: %s", cudaGetErrorString(code));
 		return -ENODEV;
 	}
 	for (int device = 0; device < n; device++) {
@@ -120,9 +128,10 @@ static void ask_memory(struct backend *backend)
 /* Frees everything a backend has, whole or half made. */
 static void give_back(struct backend *backend)
 {
-	if (backend->stream)
+	int lost = backend->fault.code != cudaSuccess;
+	if (backend->stream && !lost)
 		(void)cudaStreamSynchronize(backend->stream);
-	if (backend->copies)
+	if (backend->copies && !lost)
 		(void)cudaStreamSynchronize(backend->copies);
 	query_work_free(backend->query);
 	exact_work_free(backend->exact);
@@ -230,6 +239,12 @@ static int op_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, 
 	return rc < 0 ? rc : cuda_grow(backend, n_users, n_items, user_ids, item_ids);
 }
 
+/* Nothing yet: the next job brings over what changed (set_mirror.cuh). */
+static int op_changed(struct backend *backend)
+{
+	return backend->fault.code != cudaSuccess ? -EIO : 0;
+}
+
 static int op_train(struct backend *backend, const struct train_job *job, struct train_report *ret_report)
 {
 	int rc = enter(backend);
@@ -286,9 +301,10 @@ static void op_facts(struct backend *backend, struct device_facts *ret_facts)
 	facts.memory_bytes = backend->memory_bytes;
 	facts.memory_used_bytes = backend->memory_used_bytes;
 	facts.failures = backend->fault.failures;
+	gpu_fault_text(&backend->fault, facts.trouble, sizeof facts.trouble);
 	*ret_facts = facts;
 }
 
 extern "C" const struct backend_ops backend_cuda = {
-	"cuda", op_probe, op_open, op_close, op_grow, NULL, op_train, op_poll, op_wait, op_pull, op_push, op_personalize, op_topk, op_facts,
+	"cuda", op_probe, op_open, op_close, op_grow, op_changed, op_train, op_poll, op_wait, op_pull, op_push, op_personalize, op_topk, op_facts,
 };

@@ -179,13 +179,17 @@ static int read_find(struct backend *backend, struct pull_find *ret_find)
 	return rc;
 }
 
-template <typename E> static void launch_find(struct backend *backend, uint64_t since)
+template <typename E> static int launch_find(struct backend *backend, uint64_t since)
 {
 	const struct tables_view view = backend_tables_view(backend);
 	GPU_LAUNCH(tables_find_users_kernel<E>, gpu_blocks(backend, (uint64_t)view.n_users * view.stride / 4), GPU_BLOCK, 0, backend->stream, view, since,
 	           static_cast<uint32_t *>(backend->table_work->list.data), find_of(backend));
+	int rc = gpu_launched(&backend->fault, PULL_FAULT);
+	if (rc < 0)
+		return rc;
 	GPU_LAUNCH(tables_find_items_kernel<E>, gpu_blocks(backend, (uint64_t)view.n_items * view.stride / 4), GPU_BLOCK, 0, backend->stream, view,
 	           find_of(backend));
+	return gpu_launched(&backend->fault, PULL_FAULT);
 }
 
 template <typename E> static void launch_snapshot(struct backend *backend)
@@ -316,11 +320,7 @@ static int look_through(struct backend *backend, uint64_t since, uint32_t *ret_n
 	int rc = clear_find(backend);
 	if (rc < 0)
 		return rc;
-	if (is_bf16(backend))
-		launch_find<uint16_t>(backend, since);
-	else
-		launch_find<float>(backend, since);
-	rc = gpu_launched(&backend->fault, PULL_FAULT);
+	rc = is_bf16(backend) ? launch_find<uint16_t>(backend, since) : launch_find<float>(backend, since);
 	if (rc == 0)
 		rc = read_find(backend, &find);
 	if (rc < 0)

@@ -47,7 +47,9 @@ int device_array_grow(struct backend *backend, struct device_array *array, size_
 
 void device_array_release(struct backend *backend, struct device_array *array)
 {
-	if (array->data && gpu_check(&backend->fault, cudaFreeAsync(array->data, backend->stream), "giving memory back") < 0)
+	cudaError_t code = array->data ? cudaFreeAsync(array->data, backend->stream) : cudaSuccess;
+	(void)gpu_check(&backend->fault, code, "giving memory back");
+	if (code != cudaSuccess)
 		(void)cudaFree(array->data); /* waits, and is right all the same */
 	array->data = NULL;
 	array->bytes = 0;

@@ -70,12 +70,20 @@ int exact_reserve(struct backend *backend, uint32_t batch)
 	return rc;
 }
 
-static void exact_batch(const struct backend *backend, const struct exact_view *view, uint32_t rows)
+/* Each kernel counts on the one before, so none is launched after one that was refused. */
+static int exact_batch(struct backend *backend, const struct exact_view *view, uint32_t rows)
 {
 	const uint32_t groups_here = EXACT_BLOCK / EXACT_LANES;
 	GPU_LAUNCH(exact_draw, (view->span.n + EXACT_BLOCK - 1) / EXACT_BLOCK, EXACT_BLOCK, 0, backend->stream, *view);
+	int rc = gpu_launched(&backend->fault, "training");
+	if (rc < 0)
+		return rc;
 	GPU_LAUNCH(exact_add, (view->span.n + groups_here - 1) / groups_here, EXACT_BLOCK, 0, backend->stream, *view);
+	rc = gpu_launched(&backend->fault, "training");
+	if (rc < 0)
+		return rc;
 	GPU_LAUNCH(exact_apply, (rows + groups_here - 1) / groups_here + 1, EXACT_BLOCK, 0, backend->stream, *view);
+	return gpu_launched(&backend->fault, "training");
 }
 
 int exact_run(struct backend *backend, const struct train_run *run)
@@ -100,8 +108,7 @@ int exact_run(struct backend *backend, const struct train_run *run)
 		view.span = sample_span(run->plan, run->set.n_positives, first, left < run->plan->batch ? (uint32_t)left : run->plan->batch);
 		view.parity = work->parity;
 		work->parity ^= 1u;
-		exact_batch(backend, &view, rows);
-		int rc = gpu_launched(&backend->fault, "training");
+		int rc = exact_batch(backend, &view, rows);
 		if (rc < 0)
 			return rc;
 	}

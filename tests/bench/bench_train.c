@@ -1,17 +1,11 @@
 /*
- * bench_train.c: how fast the CPU backend trains, and how well a setting ranks.
+ * bench_train.c: how fast the CPU backend trains.
  *
  *   bench_train                             speed beside the memory's row limit: both are measured in turns, medians over the rounds; copies; personal rows
  *   bench_train speed USERS ITEMS POSITIVES the same at one size
- *   bench_train quality TRAIN TEST [KEY=VALUE ...]
- *                                           ranking of a setting: two files of lines "user item ..." with small integers, TEST held out. Keys: every
- *                                           field of struct learn_options, and triples (millions), decay (1: linear to 0), k, mask (file of pairs left
- *                                           out of the ranking beside TRAIN), and p_steps, p_rate, p_reg, p_batch for personal rows (p_steps=0: none).
  *
  * Figures are printed and never asserted. Data is synthetic; nothing is written.
  */
-#include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,10 +13,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "trainer/learn/evaluate.h"
 #include "trainer/learn/learn.h"
 #include "trainer/learn/personalize.h"
-#include "trainer/learn/score.h"
 
 static double now_sec(void)
 {
@@ -64,8 +56,6 @@ static int64_t *make_ids(uint32_t n)
 		ids[i] = (int64_t)i;
 	return ids;
 }
-
-/* ---- speed ---- */
 
 #define LIMIT_ROWS 2000000u
 #define LIMIT_AHEAD 12u
@@ -192,7 +182,7 @@ static struct learner *make_learner(const struct learn_options *options, const s
 }
 
 /* What is measured, turn and turn about with the row limit. */
-#define SPEEDS_MAX 8
+#define SPEEDS_MAX 10
 #define SPEED_ROUNDS 9
 struct speed {
 	const char *name;
@@ -296,6 +286,10 @@ static void bench_speed_at(uint32_t n_users, uint32_t n_items, size_t n_pairs, i
 	printf("tables of %u users x %u items, %zu positives, d = 64\n", n_users, n_items, n_pairs);
 	speeds[n++] = speed_of("SGD", OPTIMIZER_SGD, 2, 4000000);
 	speeds[n++] = speed_of("Adagrad", OPTIMIZER_ADAGRAD, 2, 4000000);
+	speeds[n++] = speed_of("SGD, grouped", OPTIMIZER_SGD, 2, 4000000);
+	speeds[n - 1].options.order = ORDER_GROUPED;
+	speeds[n++] = speed_of("Adagrad, grouped", OPTIMIZER_ADAGRAD, 2, 4000000);
+	speeds[n - 1].options.order = ORDER_GROUPED;
 	if (small) {
 		speeds[n++] = speed_of("SGD", OPTIMIZER_SGD, 1, 2000000);
 		speeds[n++] = speed_of("Adagrad", OPTIMIZER_ADAGRAD, 1, 2000000);
@@ -342,300 +336,14 @@ static void bench_personalize(void)
 	free_world(&world);
 }
 
-/* ---- quality ---- */
-
-struct setting {
-	struct learn_options learn;
-	double triples; /* millions */
-	int decay;
-	uint32_t k;
-	const char *mask;
-	struct personalize_options personal;
-	int verbose;
-};
-
-static int set_key(struct setting *s, const char *key, const char *value)
-{
-	struct {
-		const char *key;
-		float *f;
-		uint32_t *u;
-	} keys[] = {
-		{"learning_rate", &s->learn.learning_rate, NULL},
-		{"reg_user", &s->learn.reg_user, NULL},
-		{"reg_pos", &s->learn.reg_pos, NULL},
-		{"reg_neg", &s->learn.reg_neg, NULL},
-		{"reg_bias", &s->learn.reg_bias, NULL},
-		{"adagrad_forget", &s->learn.adagrad_forget, NULL},
-		{"init_scale", &s->learn.init_scale, NULL},
-		{"step_norm_max", &s->learn.step_norm_max, NULL},
-		{"emb_dim", NULL, &s->learn.emb_dim},
-		{"threads", NULL, &s->learn.threads},
-		{"batch_size", NULL, &s->learn.batch_size},
-		{"optimizer", NULL, (uint32_t *)&s->learn.optimizer},
-		{"deterministic", NULL, (uint32_t *)&s->learn.deterministic},
-		{"decay", NULL, (uint32_t *)&s->decay},
-		{"k", NULL, &s->k},
-		{"verbose", NULL, (uint32_t *)&s->verbose},
-		{"p_steps", NULL, &s->personal.steps},
-		{"p_batch", NULL, &s->personal.batch},
-		{"p_rate", &s->personal.learning_rate, NULL},
-		{"p_reg", &s->personal.reg, NULL},
-	};
-	if (strcmp(key, "triples") == 0) {
-		s->triples = atof(value);
-		return 0;
-	}
-	if (strcmp(key, "seed") == 0) {
-		s->learn.seed = s->personal.seed = strtoull(value, NULL, 10);
-		return 0;
-	}
-	if (strcmp(key, "mask") == 0) {
-		s->mask = value;
-		return 0;
-	}
-	if (strcmp(key, "reg") == 0) {
-		s->learn.reg_user = s->learn.reg_pos = s->learn.reg_neg = strtof(value, NULL);
-		return 0;
-	}
-	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-		if (strcmp(key, keys[i].key) != 0)
-			continue;
-		if (keys[i].f)
-			*keys[i].f = strtof(value, NULL);
-		else
-			*keys[i].u = (uint32_t)strtoul(value, NULL, 10);
-		return 0;
-	}
-	return -EINVAL;
-}
-
-static int by_pair(const void *pa, const void *pb)
-{
-	const struct user_item *a = pa, *b = pb;
-	if (a->user != b->user)
-		return a->user < b->user ? -1 : 1;
-	return a->item < b->item ? -1 : a->item > b->item;
-}
-
-struct pair_list {
-	struct user_item *pairs;
-	size_t n, capacity;
-	uint32_t n_users, n_items;
-};
-
-static void read_pairs(const char *path, struct pair_list *list)
-{
-	FILE *file = fopen(path, "r");
-	char line[512];
-	if (!file)
-		die(path);
-	while (fgets(line, sizeof line, file)) {
-		unsigned user, item;
-		if (sscanf(line, "%u %u", &user, &item) != 2)
-			continue;
-		if (list->n == list->capacity) {
-			list->capacity = list->capacity ? list->capacity * 2 : 4096;
-			list->pairs = realloc(list->pairs, list->capacity * sizeof *list->pairs);
-			if (!list->pairs)
-				die("out of memory");
-		}
-		list->pairs[list->n++] = (struct user_item){.user = user, .item = item};
-		list->n_users = user >= list->n_users ? user + 1 : list->n_users;
-		list->n_items = item >= list->n_items ? item + 1 : list->n_items;
-	}
-	fclose(file);
-}
-
-/* Sorts, drops doubles. */
-static void tidy(struct pair_list *list)
-{
-	size_t n = 0;
-	if (list->n)
-		qsort(list->pairs, list->n, sizeof *list->pairs, by_pair);
-	for (size_t i = 0; i < list->n; i++)
-		if (n == 0 || by_pair(&list->pairs[n - 1], &list->pairs[i]) != 0)
-			list->pairs[n++] = list->pairs[i];
-	list->n = n;
-}
-
-/* The items of one user in a tidy list; `at` moves on. */
-static const uint32_t *items_of(const struct pair_list *list, uint32_t user, size_t *at, uint32_t *buf, size_t *ret_n)
-{
-	uint32_t *start = buf + *at;
-	size_t n = 0;
-	while (*at < list->n && list->pairs[*at].user < user)
-		++*at;
-	start = buf + *at;
-	for (; *at < list->n && list->pairs[*at].user == user; ++*at)
-		start[n++] = list->pairs[*at].item;
-	*ret_n = n;
-	return start;
-}
-
-struct score_ctx {
-	const struct tables *tables;
-	const float *rows; /* NULL: the tables' U */
-	const float *popularity;
-};
-
-static void score_user(void *arg, uint32_t user, float *scores)
-{
-	const struct score_ctx *ctx = arg;
-	if (ctx->popularity) {
-		memcpy(scores, ctx->popularity, ctx->tables->n_items * sizeof *scores);
-		return;
-	}
-	score_row(ctx->tables, (ctx->rows ? ctx->rows : ctx->tables->U) + (size_t)user * ctx->tables->dim, 0.0f, scores);
-}
-
-static void evaluate(const char *name, const struct rank_user *users, uint32_t n_users, uint32_t n_items, const struct setting *s,
-                     struct score_ctx *ctx)
-{
-	struct rank_metrics m = {0};
-	if (rank_evaluate(users, n_users, n_items, s->k, score_user, ctx, 2, NULL, &m) < 0)
-		die("out of memory");
-	printf("%-12s recall@%u %.4f  ndcg@%u %.4f  hr %.4f  mrr %.4f  auc %.4f  (%llu users)\n", name, s->k, m.recall, s->k, m.ndcg, m.hit_rate,
-	       m.mrr, m.auc, (unsigned long long)m.users);
-}
-
-static double train_setting(struct learner *learner, const struct setting *s, double *ret_loss)
-{
-	uint64_t total = (uint64_t)(s->triples * 1e6), done = 0;
-	uint64_t slice = total / 200 > s->learn.batch_size ? total / 200 / s->learn.batch_size * s->learn.batch_size : s->learn.batch_size;
-	double start = now_sec();
-	while (done < total) {
-		float left = 1.0f - (float)((double)done / (double)total);
-		struct train_job job = {.triples_max = slice, .learning_rate = s->learn.learning_rate * (s->decay ? left : 1.0f)};
-		struct train_report report;
-		if (learner_train(learner, &job, &report) < 0 || report.nonfinite)
-			die("training failed");
-		*ret_loss = report.loss;
-		done += slice;
-	}
-	return now_sec() - start;
-}
-
-static void personalize_all(struct learner *learner, const struct tables *tables, const struct pair_list *train, const struct setting *s,
-                            const float *start_row, float *rows)
-{
-	size_t n_candidates, at = 0, n;
-	const uint32_t *candidates = learner_candidates(learner, &n_candidates);
-	struct personalize_scratch scratch = {0};
-	uint32_t *buf = malloc((train->n + 1) * sizeof *buf);
-	for (uint32_t u = 0; u < tables->n_users && buf; u++) {
-		const uint32_t *items = items_of(train, u, &at, buf, &n);
-		float *row = rows + (size_t)u * tables->dim;
-		const float *start = start_row ? start_row : tables->U + (size_t)u * tables->dim;
-		memcpy(row, start, tables->dim * sizeof *row);
-		if (n && personalize_row(tables, start, items, n, candidates, n_candidates, &s->personal, &scratch, row) == -ENOMEM)
-			die("out of memory");
-	}
-	free(buf);
-	personalize_scratch_free(&scratch);
-}
-
-static void evaluate_personal(struct learner *learner, struct score_ctx *ctx, const struct pair_list *train, const struct setting *s,
-                              const struct rank_user *users, uint32_t n_users, uint32_t n_items)
-{
-	uint32_t dim = ctx->tables->dim;
-	float *rows = malloc((size_t)n_users * dim * sizeof *rows);
-	float *mean = calloc(dim, sizeof *mean);
-	if (!rows || !mean)
-		die("out of memory");
-	for (uint32_t u = 0; u < n_users; u++)
-		for (uint32_t d = 0; d < dim; d++)
-			mean[d] += ctx->tables->U[(size_t)u * dim + d] / (float)n_users;
-	personalize_all(learner, ctx->tables, train, s, NULL, rows);
-	ctx->rows = rows;
-	evaluate("personal", users, n_users, n_items, s, ctx);
-	personalize_all(learner, ctx->tables, train, s, mean, rows);
-	evaluate("from mean", users, n_users, n_items, s, ctx);
-	ctx->rows = NULL;
-	free(rows);
-	free(mean);
-}
-
-static void bench_quality(const char *train_path, const char *test_path, const struct setting *s)
-{
-	struct pair_list train = {0}, test = {0}, mask = {0};
-	read_pairs(train_path, &train);
-	read_pairs(test_path, &test);
-	read_pairs(train_path, &mask);
-	if (s->mask)
-		read_pairs(s->mask, &mask);
-	tidy(&train);
-	tidy(&test);
-	tidy(&mask);
-	uint32_t n_users = train.n_users > mask.n_users ? train.n_users : mask.n_users;
-	uint32_t n_items = train.n_items > mask.n_items ? train.n_items : mask.n_items;
-	n_users = test.n_users > n_users ? test.n_users : n_users;
-	n_items = test.n_items > n_items ? test.n_items : n_items;
-	struct world world = {n_users, n_items, train.n, train.pairs, make_ids(n_users), make_ids(n_items)};
-	struct learner *learner = make_learner(&s->learn, &world);
-	struct rank_user *users = calloc(n_users, sizeof *users);
-	uint32_t *test_items = malloc((test.n + 1) * sizeof *test_items), *mask_items = malloc((mask.n + 1) * sizeof *mask_items);
-	float *popularity = calloc(n_items, sizeof *popularity);
-	if (!users || !test_items || !mask_items || !popularity)
-		die("out of memory");
-	size_t test_at = 0, mask_at = 0;
-	for (uint32_t u = 0; u < n_users; u++) {
-		users[u].user = u;
-		users[u].relevant = items_of(&test, u, &test_at, test_items, &users[u].n_relevant);
-		users[u].masked = items_of(&mask, u, &mask_at, mask_items, &users[u].n_masked);
-	}
-	for (size_t i = 0; i < train.n; i++)
-		popularity[train.pairs[i].item] += 1.0f;
-
-	double loss = 0.0, sec = train_setting(learner, s, &loss);
-	struct tables tables = {0};
-	if (learner_pull(learner, &tables) < 0)
-		die("pull failed");
-	struct score_ctx ctx = {.tables = &tables};
-	if (s->verbose) {
-		ctx.popularity = popularity;
-		evaluate("popularity", users, n_users, n_items, s, &ctx);
-		ctx.popularity = NULL;
-		printf("%u users x %u items, %zu positives; %.1f M triples in %.2f s, loss %.4f\n", n_users, n_items, train.n, s->triples, sec, loss);
-	}
-	evaluate("model", users, n_users, n_items, s, &ctx);
-	if (s->personal.steps)
-		evaluate_personal(learner, &ctx, &train, s, users, n_users, n_items);
-	learner_free(learner);
-	tables_free(&tables);
-	free(users);
-	free(test_items);
-	free(mask_items);
-	free(popularity);
-	free_world(&world);
-	free(test.pairs);
-	free(mask.pairs);
-}
-
 int main(int argc, char **argv)
 {
-	if (argc >= 4 && strcmp(argv[1], "quality") == 0) {
-		struct setting s = {.triples = 30.72, .decay = 1, .k = 20};
-		learn_options_default(&s.learn);
-		personalize_options_default(&s.personal);
-		s.personal.steps = 0;
-		for (int i = 4; i < argc; i++) {
-			char *equals = strchr(argv[i], '=');
-			if (!equals)
-				die("arguments are KEY=VALUE");
-			*equals = 0;
-			if (set_key(&s, argv[i], equals + 1) < 0)
-				die(argv[i]);
-		}
-		bench_quality(argv[2], argv[3], &s);
-		return 0;
-	}
 	if (argc == 5 && strcmp(argv[1], "speed") == 0) {
 		bench_speed_at((uint32_t)atol(argv[2]), (uint32_t)atol(argv[3]), (size_t)atol(argv[4]), 0);
 		return 0;
 	}
 	if (argc != 1)
-		die("usage: bench_train | bench_train speed USERS ITEMS POSITIVES | bench_train quality TRAIN TEST [KEY=VALUE ...]");
+		die("usage: bench_train | bench_train speed USERS ITEMS POSITIVES");
 	bench_speed_at(30000, 41000, 810000, 1);
 	bench_speed_at(1000000, 100000, 20000000, 0);
 	bench_personalize();

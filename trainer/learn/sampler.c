@@ -20,6 +20,7 @@
 
 #define FREE_SLOT UINT64_MAX
 #define SHARD_MIN 16u
+#define FILTER_BLOCK ((uint64_t)(8u << 20) / sizeof(uint64_t)) /* words of the first one; only what is used becomes memory */
 #define REDRAWS 15u    /* random tries for a negative before the candidates are scanned */
 #define SKIPS_READ 64u /* skips of a user looked at */
 
@@ -78,8 +79,26 @@ static void shard_put(struct pair_shard *shard, uint64_t key, uint64_t hash)
 	*filter_word(shard, hash) |= filter_bits(hash);
 }
 
+/* n zeroed words; NULL: out of memory. */
+static uint64_t *filter_take(struct filter_memory *memory, uint64_t n)
+{
+	uint64_t *block = memory->n_blocks ? memory->blocks[memory->n_blocks - 1] : NULL;
+	if (memory->used + n > array_bytes(block) / sizeof *block) {
+		void *fresh = NULL;
+		if (memory->n_blocks == sizeof memory->blocks / sizeof *memory->blocks)
+			return NULL;
+		uint64_t words = FILTER_BLOCK << memory->n_blocks;
+		if (array_grow(&fresh, (words > n ? words : n) * sizeof *block) < 0)
+			return NULL;
+		block = memory->blocks[memory->n_blocks++] = fresh;
+		memory->used = 0;
+	}
+	memory->used += n;
+	return block + (memory->used - n);
+}
+
 /* Room for one more at a load of at most 0.6. */
-static int shard_make_room(struct pair_shard *shard)
+static int shard_make_room(struct filter_memory *memory, struct pair_shard *shard)
 {
 	uint64_t size = shard->slots ? (uint64_t)shard->mask + 1 : 0;
 	if (((uint64_t)shard->used + 1) * 5 <= size * 3)
@@ -89,12 +108,13 @@ static int shard_make_room(struct pair_shard *shard)
 	if (new_size > (uint64_t)UINT32_MAX + 1)
 		return -ENOMEM;
 	bigger.mask = (uint32_t)(new_size - 1);
-	bigger.slots = malloc((new_size + new_size / 8) * sizeof *bigger.slots);
-	if (!bigger.slots)
+	bigger.slots = malloc(new_size * sizeof *bigger.slots);
+	bigger.filter = bigger.slots ? filter_take(memory, new_size / 8) : NULL;
+	if (!bigger.filter) {
+		free(bigger.slots);
 		return -ENOMEM;
-	bigger.filter = bigger.slots + new_size;
+	}
 	memset(bigger.slots, 0xff, new_size * sizeof *bigger.slots);
-	memset(bigger.filter, 0, new_size / 8 * sizeof *bigger.filter);
 	for (uint64_t i = 0; i < size; i++) {
 		uint64_t key = shard->slots[i];
 		if (key != FREE_SLOT)
@@ -117,6 +137,9 @@ static void free_shards(struct training_set *set)
 		free(set->shards[s].slots);
 		set->shards[s] = (struct pair_shard){0};
 	}
+	for (uint32_t b = 0; b < set->filters.n_blocks; b++)
+		array_free(set->filters.blocks[b]);
+	set->filters = (struct filter_memory){0};
 }
 
 void training_set_free(struct training_set *set)
@@ -246,7 +269,7 @@ int training_set_add_weighted(struct training_set *set, uint32_t user, uint32_t 
 	struct pair_shard *shard = &set->shards[hash_shard(hash)];
 	if (shard->slots && shard->slots[shard_find(shard, key, hash)] == key)
 		return 0;
-	int rc = shard_make_room(shard);
+	int rc = shard_make_room(&set->filters, shard);
 	void *log = set->positives;
 	if (rc == 0)
 		rc = reserve(&log, set->n_positives + 1, sizeof *set->positives);

@@ -43,9 +43,19 @@ extern "C" {
  */
 struct pair_shard {
 	uint64_t *slots; /* [mask + 1]; UINT64_MAX: free */
-	uint64_t *filter; /* [(mask + 1) / 8], behind the slots */
+	uint64_t *filter; /* [(mask + 1) / 8], in a block of the set's */
 	uint32_t mask;
 	uint32_t used;
+};
+
+/*
+ * Memory of the filters, all of them close together on huge pages: a random look into one then seldom waits for an address. Blocks are never given back before
+ * the set is cleared; what a shard outgrew stays unused, at most as much as is in use.
+ */
+struct filter_memory {
+	uint64_t *blocks[48]; /* arrays (array.h), each as long as all before it */
+	uint32_t n_blocks;
+	uint64_t used; /* words of the last block */
 };
 
 struct recent_positive {
@@ -70,6 +80,7 @@ struct training_set {
 	uint64_t regrouped; /* times training_set_group() made a new order */
 	uint64_t n_grouped; /* n_positives at the last time */
 	struct pair_shard shards[PAIR_SHARDS];
+	struct filter_memory filters;
 	uint32_t *user_positives; /* [n_users] positives of each user */
 
 	uint32_t *candidates; /* [n_candidates] items that negatives are drawn from; order of arrival */

@@ -147,6 +147,43 @@ $(B)/obj/daemon/backends.c.o: CPPFLAGS += -DRECD_HAVE_CUDA
 LDLIBS += $(CUDA_LIB) -ldl -lrt
 endif
 
+# Registers, spills and occupancy of every kernel; fails when a hot one spills.
+ptxas:
+	@$(if $(NVCC),,echo "SKIP ptxas: nvcc was not found"; exit 0;) scripts/ptxas-report --nvcc "$(NVCC)" --arch 80,90
+
+# The tests of gpu/ and its benchmark on a real GPU. Without one they say SKIP and why. compute-sanitizer looks for wrong accesses and for races in shared memory.
+GPU_REAL_TESTS := $(patsubst tests/unit/gpu/%.cu,$(B)/gpu/%,$(wildcard tests/unit/gpu/test_*.cu)) $(patsubst tests/unit/gpu/%.c,$(B)/gpu/%,$(wildcard tests/unit/gpu/test_*.c))
+GPU_REAL_BENCH := $(patsubst tests/bench/gpu/%.c,$(B)/gpu/%,$(wildcard tests/bench/gpu/bench_*.c))
+COMPUTE_SANITIZER := $(shell command -v compute-sanitizer 2>/dev/null)
+$(B)/obj/real/%.cu.o: %.cu $(B)/stamp/cuda
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	$(Q)$(NVCC) $(NVCC_FLAGS) $(NVCC_CODE) -c $< -o $@
+$(GPU_REAL_TESTS): LDLIBS += -lcmocka
+$(B)/gpu/test_%: $(B)/obj/real/tests/unit/gpu/test_%.cu.o $(B)/obj/tests/gpu/no_emulation.c.o $(LIB_gpu) $(USES_learn)
+	$(link)
+$(B)/gpu/test_%: $(B)/obj/tests/unit/gpu/test_%.c.o $(B)/obj/tests/gpu/no_emulation.c.o $(LIB_gpu) $(USES_learn)
+	$(link)
+$(B)/gpu/bench_%: $(B)/obj/tests/bench/gpu/bench_%.c.o $(LIB_gpu) $(USES_learn)
+	$(link)
+$(B)/gpu/probe: $(B)/obj/tests/gpu/probe.c.o $(LIB_gpu) $(USES_learn)
+	$(link)
+# $(call on_gpu,goal,commands)
+on_gpu = if why=$$($(B)/gpu/probe); then $(2); else echo "SKIP $(1): $$why"; fi
+no_cuda = @echo "SKIP $(1): this build has no CUDA backend (CUDA=$(CUDA), nvcc: $(or $(NVCC),not found))"
+ifeq ($(CUDA),yes)
+check-gpu: $(B)/gpu/probe $(GPU_REAL_TESTS)
+	@$(call on_gpu,check-gpu,scripts/run-tests --jobs 1 --logs $(B)/logs --root $(B) $(sort $(GPU_REAL_TESTS)) && \
+		$(if $(COMPUTE_SANITIZER),for tool in memcheck racecheck; do for t in $(sort $(GPU_REAL_TESTS)); do echo "  $$tool $$t"; \
+		$(COMPUTE_SANITIZER) --tool $$tool --error-exitcode 9 $$t > $(B)/logs/sanitizer.log 2>&1 || { cat $(B)/logs/sanitizer.log; exit 1; }; done; done,\
+		echo "compute-sanitizer is not installed: the tests ran without it"))
+bench-gpu: $(B)/gpu/probe $(GPU_REAL_BENCH)
+	@$(call on_gpu,bench-gpu,for b in $(sort $(GPU_REAL_BENCH)); do echo "== $${b##*/}"; $$b || exit 1; done)
+else
+check-gpu bench-gpu:
+	$(call no_cuda,$@)
+endif
+
 # ---- CUDA on a CPU --------------------------------------------------------------------------------------------------------------------
 # tests/cuda_emu takes the place of the CUDA runtime: the same .cu files as C++, every lane a fiber. The emulation tells the sanitizers of its fibers itself and is
 # not compiled with them; the .cu files are. A use after return cannot be looked for on stacks that switch this often.
@@ -329,6 +366,9 @@ help:
 	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
 	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; the kill storm with 100 kills"
 	@echo "make storm         the kill storm on a real Kafka: STORM='1000000 20 3' lines, kills of recd, kills of the broker, and a seed"
+	@echo "make ptxas         registers, spills and occupancy of every CUDA kernel; fails when a hot one spills"
+	@echo "make check-gpu     the tests of the CUDA backend on a real GPU, with compute-sanitizer where it is installed"
+	@echo "make bench-gpu     the CUDA backend's figures on a real GPU"
 	@echo "make docs          writes docs/CONFIGURATION.md and packaging/recctl.1 from the programs"
 	@echo "make install       DESTDIR= PREFIX=/usr; make uninstall takes it out again"
 	@echo "make clean         removes the build folder"
@@ -339,7 +379,7 @@ clean:
 	rm -rf $(B)
 
 FORCE:
-.PHONY: all unit check check-unit bench bench-kafka bench-quality torture storm lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
+.PHONY: ptxas check-gpu bench-gpu all unit check check-unit bench bench-kafka bench-quality torture storm lint lint-includes lint-scripts lint-cppcheck lint-tidy docs install uninstall help clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -64,6 +64,7 @@ struct config {
 	uint32_t device_timeout_ms;            /* training.device_timeout_ms (r): a job that takes longer means that the device hangs; default 10000 */
 	int training_enabled;                  /* training.enabled (r) */
 	struct learn_options learn;            /* training.{emb_dim, seed, threads, deterministic, batch_size, optimizer, learning_rate (r), reg_user (r) ...} */
+	struct weight_rule weights;            /* training.{weight_completion, half_life_days}; default 0, 0: all positives weigh the same */
 	uint32_t slice_ms;                     /* training.slice_ms (r): longest training slice; default 25 */
 	uint32_t idle_passes;                  /* training.idle_passes (r): passes without a new positive until training rests; default 50 */
 	uint32_t publish_interval_ms;          /* training.publish_interval_ms (r): default 200 */

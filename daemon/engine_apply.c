@@ -74,41 +74,6 @@ static int take_position(struct engine *engine, const struct source_position *po
 	return 0;
 }
 
-/* Positives collected for the learner in blocks. */
-struct positive_block {
-	struct learner *learner;
-	struct user_item pairs[1024];
-	size_t n;
-	int rc;
-};
-
-static void block_flush(struct positive_block *block)
-{
-	if (block->rc == 0 && block->n > 0)
-		block->rc = learner_add_positives(block->learner, block->pairs, block->n, 0);
-	block->n = 0;
-}
-
-static void block_emit(void *ctx, uint32_t user, uint32_t item)
-{
-	struct positive_block *block = ctx;
-
-	block->pairs[block->n++] = (struct user_item){ .user = user, .item = item };
-	if (block->n == sizeof(block->pairs) / sizeof(block->pairs[0]))
-		block_flush(block);
-}
-
-/* Some positives are positives no more (settings, durations, a user forgotten): the learner gets all of them anew. */
-static int rebuild_positives(struct engine *engine)
-{
-	struct positive_block block = { .learner = engine->learner };
-
-	learner_clear_positives(engine->learner);
-	state_for_each_positive(engine->state, block_emit, &block);
-	block_flush(&block);
-	return block.rc;
-}
-
 int engine_take_changes(struct engine *engine, int recent)
 {
 	struct state_changes changes;
@@ -122,9 +87,9 @@ int engine_take_changes(struct engine *engine, int recent)
 	if (rc == 0)
 		rc = learner_add_candidates(engine->learner, changes.candidates, changes.n_candidates);
 	if (rc == 0 && changes.rebuild)
-		rc = rebuild_positives(engine);
+		rc = engine_rebuild_positives(engine);
 	else if (rc == 0)
-		rc = learner_add_positives(engine->learner, changes.positives, changes.n_positives, recent);
+		rc = engine_add_positives(engine, changes.positives, changes.n_positives, recent);
 	if (rc < 0)
 		return rc;
 	if (changes.rebuild || changes.n_positives > 0) {

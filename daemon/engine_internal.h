@@ -180,6 +180,9 @@ int engine_apply(struct engine *engine, int64_t budget_us);
 int engine_cut_is_behind(const struct engine *engine);
 /* Hands what changed in the state to the learner and the fold-in list. */
 int engine_take_changes(struct engine *engine, int recent);
+/* Gives the learner new positives with their weights; all of them anew, when some are positives no more. 0 or -ENOMEM. */
+int engine_add_positives(struct engine *engine, const struct user_item *pairs, size_t n, int recent);
+int engine_rebuild_positives(struct engine *engine);
 
 int engine_fold_open(struct engine *engine);
 void engine_fold_close(struct engine *engine);

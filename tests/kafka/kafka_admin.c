@@ -170,6 +170,20 @@ int command_delete_records(const struct arguments *args)
 	return ret;
 }
 
+/* A broker that has just started may not know yet that it leads the partition: asked again for a while. */
+static rd_kafka_resp_err_t query_watermarks(rd_kafka_t *client, const char *topic, int partition, int64_t *ret_low, int64_t *ret_high)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR;
+
+	for (int tries = 0; tries < 50; tries++) {
+		err = rd_kafka_query_watermark_offsets(client, topic, partition, ret_low, ret_high, TIMEOUT_MS);
+		if (err != RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION && err != RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
+			break;
+		rd_kafka_poll(client, 100);
+	}
+	return err;
+}
+
 int command_watermarks(const struct arguments *args)
 {
 	rd_kafka_t *client = client_new(RD_KAFKA_PRODUCER, args, plain);
@@ -178,7 +192,7 @@ int command_watermarks(const struct arguments *args)
 
 	for (int i = 0; i < n && !ret; i++) {
 		int64_t low = 0, high = 0;
-		rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(client, args->words[0], i, &low, &high, TIMEOUT_MS);
+		rd_kafka_resp_err_t err = query_watermarks(client, args->words[0], i, &low, &high);
 
 		if (err)
 			ret = fail("watermarks: %s", rd_kafka_err2str(err));

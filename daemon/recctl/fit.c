@@ -8,12 +8,14 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/recctl/fit_internal.h"
 #include "daemon/recctl/load_logs.h"
 #include "daemon/recctl/parallel.h"
+#include "trainer/learn/learn.h"
 #include "trainer/learn/score.h"
 
 #define GRAIN 16u            /* users a range */
@@ -162,19 +164,8 @@ int fit_calibration(const struct fit *fit, const struct tables *tables, const fl
 
 /* ---- personal rows ---- */
 
-struct personal {
-	const struct fit *fit;
-	const struct tables *tables;
-	const uint32_t *candidates;
-	size_t n_candidates;
-	uint32_t min_positives;
-	const struct personalize_options *options;
-	float *U;
-	atomic_uint_fast64_t fitted;
-};
-
-/* A seed of the user's own (the finalizer of SplitMix64). */
-static uint64_t seed_of(uint64_t seed, int64_t user_id)
+/* The finalizer of SplitMix64. */
+uint64_t fit_user_seed(uint64_t seed, int64_t user_id)
 {
 	uint64_t x = seed + 0x9e3779b97f4a7c15u * ((uint64_t)user_id + 1);
 
@@ -216,7 +207,7 @@ static int fit_personal_range(void *ctx, uint32_t begin, uint32_t end)
 		struct personalize_options options = *job->options;
 		size_t n = positives_of(job->fit->state, user, &positives, &capacity);
 
-		options.seed = seed_of(options.seed, state_user_ids(job->fit->state)[user]);
+		options.seed = fit_user_seed(options.seed, state_user_ids(job->fit->state)[user]);
 		memcpy(row, start, tables->dim * sizeof(*row));
 		if (n == SIZE_MAX)
 			rc = -ENOMEM;
@@ -239,8 +230,17 @@ int fit_personal_rows(const struct fit *fit, const struct tables *tables, const 
 {
 	struct personal job = { .fit = fit, .tables = tables, .candidates = candidates, .n_candidates = n_candidates, .min_positives = min_positives,
 		                .options = options, .U = ret_U };
-	int rc = parallel_run(fit->threads, tables->n_users, GRAIN, fit_personal_range, &job, "personalizing, users");
+	int rc = -ENOSYS;
 
+	if (fit->learner && learner_has_batches(fit->learner)) {
+		rc = fit_personal_batches(&job);
+		if (rc)
+			fprintf(stderr, "recctl: personalizing on the device failed (%s); the processor does it\n", strerror(-rc));
+	}
+	if (rc) {
+		atomic_store(&job.fitted, 0);
+		rc = parallel_run(fit->threads, tables->n_users, GRAIN, fit_personal_range, &job, "personalizing, users");
+	}
 	if (!rc)
 		*ret_fitted = atomic_load(&job.fitted);
 	return rc;

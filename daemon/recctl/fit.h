@@ -7,11 +7,14 @@
 
 #include "trainer/learn/personalize.h"
 
+struct learner;
+
 /* Precision of the prior of a user's intercept, in decided impressions; recd's default, too. */
 #define FIT_INTERCEPT_PRIOR_WEIGHT 8.0f
 
 struct fit {
 	const struct state *state;
+	struct learner *learner; /* fits personal rows in batches where it has a device, if its last pull gave the tables; NULL: threads alone */
 	uint32_t threads;
 	float intercept; /* the prior of every user's bu; set by fit_global_intercept() */
 };
@@ -33,7 +36,8 @@ int fit_intercepts(const struct fit *fit, const struct tables *tables, const flo
 
 /*
  * Personal rows of users with at least `min_positives`; everybody else keeps the global row. ret_U [n_users, dim]. Each user's draws come from options->seed and his
- * id, so that the result does not depend on threads or on other users. ret_fitted: users with a row of their own. 0 or -errno.
+ * id, so that the result does not depend on threads or on other users. ret_fitted: users with a row of their own. A device that fails is told on standard error, and
+ * the threads do its work. 0 or -errno.
  */
 int fit_personal_rows(const struct fit *fit, const struct tables *tables, const uint32_t *candidates, size_t n_candidates, uint32_t min_positives,
                       const struct personalize_options *options, float *ret_U, uint64_t *ret_fitted);

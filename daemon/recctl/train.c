@@ -19,6 +19,7 @@
 static const char *const optimizers[] = { [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAGRAD] = "adagrad", NULL };
 static const char *const losses[] = { [LOSS_BPR] = "bpr", [LOSS_BCE] = "bce", NULL };
 static const char *const orders[] = { [ORDER_SHUFFLED] = "shuffled", [ORDER_GROUPED] = "grouped", NULL };
+static const char *const precisions[] = { [PRECISION_FP32] = "fp32", [PRECISION_BF16] = "bf16", NULL };
 
 #define AT(field) .offset = offsetof(struct train_options, field)
 static const struct flag flags[] = {
@@ -83,6 +84,11 @@ static const struct flag flags[] = {
 	  .help = "L2 weight of the distance between the personal and the global row." },
 	{ .name = "personalize_min_positives", .type = FLAG_INT, AT(personalize_min_positives), .fallback = "3", .min = 1, .max = 1000000,
 	  .help = "Users with fewer positives keep the global row." },
+	{ .name = "backend", .type = FLAG_CHOICE, AT(backend), .fallback = "auto", .choices = train_backends,
+	  .help = "What trains and personalizes: auto takes the GPU where there is one, else the processor, and says why; cuda makes a missing GPU an error." },
+	{ .name = "precision", .type = FLAG_CHOICE, AT(precision), .fallback = "fp32", .choices = precisions,
+	  .help = "How the GPU stores the tables while it trains. bf16 halves them; arithmetic and models stay fp32. The processor always uses fp32." },
+	{ .name = "amp", .type = FLAG_BOOL, AT(amp), .help = "Mixed precision: the same as --precision bf16." },
 	{ .name = "threads", .type = FLAG_INT, AT(threads), .fallback = "0", .min = 0, .max = 1024, .help = "CPU threads. 0: all processors this process may use." },
 	{ .name = "seed", .type = FLAG_UINT64, AT(seed), .fallback = "42", .help = "Of the first rows and of every draw." },
 	{ .name = "deterministic", .type = FLAG_BOOL, AT(deterministic),
@@ -215,6 +221,8 @@ int command_train(int argc, char **argv)
 	if (rc >= 0 || fault)
 		return rc >= 0 ? rc : EXIT_USAGE;
 	train_preset_settings(&spec, &words, &options);
+	if (options.amp)
+		options.precision = PRECISION_BF16;
 	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
 	if (judge_plan_make(&options.judge, "k_eval", options.k_eval, run.threads, &run.plan, run.errstr, sizeof(run.errstr))) {
 		fprintf(stderr, "recctl train: %s\n", run.errstr);

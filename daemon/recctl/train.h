@@ -15,6 +15,8 @@
 #define TRAIN_FILE_GLOBAL "model_bpr.pt"
 #define TRAIN_FILE_PERSONALIZED "model_bpr_personalized.pt"
 
+extern const char *const train_backends[]; /* auto, cpu, cuda, NULL */
+
 /* The flags; help texts in train.c. */
 struct train_options {
 	const char *data_dir, *out_dir, *k_eval, *plot, *samples;
@@ -27,6 +29,7 @@ struct train_options {
 	int64_t hard_of;
 	uint64_t seed;
 	int optimizer, loss, order, deterministic, json;
+	int backend, precision, amp; /* backend: index into train_backends */
 	int preset, epochs_given, steps_given; /* train_preset.h */
 	struct judge_flags judge;
 };
@@ -51,6 +54,7 @@ struct train_run {
 	struct samples samples; /* --samples */
 	struct skip_source skips;
 	struct learner *learner;
+	char backend_reason[256]; /* why the CPU, where a device was looked for; "" */
 	struct tables tables; /* global model, rows by the state's indexes */
 	struct tables best;   /* --early_stop: of the best epoch so far */
 	int64_t best_epoch;   /* from 1; 0: no early stopping */
@@ -73,6 +77,8 @@ struct train_run {
 
 /* The parts of a run, in order; each returns 0 or -errno, with text in run->errstr where a number would not say it. */
 int train_make_learner(struct train_run *run);
+/* What a failed call of the learner means, into run->errstr. Returns rc. */
+int train_explain(struct train_run *run, int rc);
 int train_all(struct train_run *run);
 int train_finish_global(struct train_run *run);
 int train_finish_personalized(struct train_run *run);

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/backends.h"
 #include "daemon/recctl/train.h"
+
+const char *const train_backends[] = { "auto", "cpu", "cuda", NULL };
 
 /* Positives on their way to the learner. */
 struct feed {
@@ -107,6 +110,7 @@ static struct learn_options learn_options_of(const struct train_run *run)
 	learn.optimizer = options->optimizer;
 	learn.loss = options->loss;
 	learn.order = options->order;
+	learn.precision = options->precision;
 	learn.learning_rate = (float)options->lr;
 	learn.reg_user = learn.reg_pos = learn.reg_neg = (float)options->reg;
 	learn.reg_bias = (float)options->reg_bias;
@@ -138,12 +142,40 @@ static int feed_positives(struct train_run *run)
 	return rc;
 }
 
+/* A learner on the backend that was asked for. A device that cannot be opened is left alone where auto chose it. */
+static int open_learner(struct train_run *run)
+{
+	const struct learn_options learn = learn_options_of(run);
+	const char *wanted = train_backends[run->options->backend];
+	const struct backend_ops *ops = NULL;
+	int rc = backends_choose(wanted, &ops, run->backend_reason, sizeof(run->backend_reason));
+
+	if (rc) {
+		snprintf(run->errstr, sizeof(run->errstr), "--backend %s: %s", wanted, run->backend_reason);
+		return rc;
+	}
+	rc = learner_new(&learn, ops, &run->learner, run->errstr, sizeof(run->errstr));
+	if (rc && rc != -EINVAL && ops != &backend_cpu && !strcmp(wanted, "auto")) {
+		snprintf(run->backend_reason, sizeof(run->backend_reason), "%.255s", run->errstr);
+		rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
+	}
+	return rc;
+}
+
+int train_explain(struct train_run *run, int rc)
+{
+	if (rc == -ERANGE)
+		snprintf(run->errstr, sizeof(run->errstr), "training diverged (a parameter is not finite); lower --lr");
+	else if (!learner_fault(run->learner, run->errstr, sizeof(run->errstr)))
+		snprintf(run->errstr, sizeof(run->errstr), "%s", rc == -ENOMEM ? "out of memory" : strerror(-rc));
+	return rc;
+}
+
 int train_make_learner(struct train_run *run)
 {
 	const struct train_options *options = run->options;
-	const struct learn_options learn = learn_options_of(run);
 	struct state_changes changes;
-	int rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
+	int rc = open_learner(run);
 
 	if (rc)
 		return rc;
@@ -157,7 +189,7 @@ int train_make_learner(struct train_run *run)
 	if (!rc)
 		rc = feed_positives(run);
 	if (rc)
-		snprintf(run->errstr, sizeof(run->errstr), "out of memory");
+		(void)train_explain(run, rc);
 	run->skips = options->samples ? samples_skips(&run->samples) : (struct skip_source){ .list = list_skips, .ctx = run->state };
 	if (!rc && options->skip_share > 0)
 		learner_set_skips(run->learner, &run->skips);

@@ -42,11 +42,8 @@ static int train_epoch(struct train_run *run, uint64_t done, uint64_t n_steps, u
 		if (!rc)
 			rc = learner_wait(run->learner, &report);
 		epoch.seconds += now_s() - begin;
-		if (rc || report.nonfinite) {
-			snprintf(run->errstr, sizeof(run->errstr), rc ? "training failed: %s" : "training diverged (a parameter is not finite%s); lower --lr",
-			         rc ? strerror(-rc) : "");
-			return rc ? rc : -ERANGE;
-		}
+		if (rc || report.nonfinite)
+			return train_explain(run, rc ? rc : -ERANGE);
 		epoch.triples += report.triples;
 		run->rejected += report.rejected;
 		if (isfinite(report.loss)) {
@@ -131,11 +128,11 @@ int train_all(struct train_run *run)
 
 		run->tables = run->best; /* the best epoch's rows */
 		run->best = last;
-		return 0;
+		if (!learner_has_batches(run->learner))
+			return 0;
+		rc = learner_push(run->learner, &run->tables); /* the device personalizes by them, too */
 	}
 	if (rc >= 0)
 		rc = learner_pull(run->learner, &run->tables);
-	if (rc)
-		snprintf(run->errstr, sizeof(run->errstr), rc == -ERANGE ? "training diverged (a parameter is not finite); lower --lr" : "out of memory");
-	return rc;
+	return rc ? train_explain(run, rc) : 0;
 }

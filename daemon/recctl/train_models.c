@@ -21,7 +21,7 @@ int train_finish_global(struct train_run *run)
 {
 	struct tables *tables = &run->tables;
 
-	run->fit = (struct fit){ .state = run->state, .threads = run->threads };
+	run->fit = (struct fit){ .state = run->state, .learner = run->learner, .threads = run->threads };
 	run->mean_user = calloc(tables->dim, sizeof(*run->mean_user));
 	if (!run->mean_user)
 		return -ENOMEM;

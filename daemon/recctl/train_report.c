@@ -47,8 +47,10 @@ void train_report_begin(const struct train_run *run)
 	text_count(state_n_items(run->state), items);
 	text_count(run->n_positives, positives);
 	text_count(run->n_candidates, candidates);
-	fprintf(run->out, "training on %s positives of %s users; %s titles, %s of them can be negatives; %u threads, %s\n", positives, users, items, candidates,
-	        run->threads, learner_backend_name(run->learner));
+	fprintf(run->out, "training on %s positives of %s users; %s titles, %s of them can be negatives; %u threads, %s%s%s\n", positives, users, items, candidates,
+	        run->threads, learner_backend_name(run->learner), run->backend_reason[0] ? ": " : "", run->backend_reason);
+	if (run->options->precision == PRECISION_BF16 && !learner_on_device(run->learner))
+		fprintf(run->out, "bf16 is for tables on a GPU: the processor trains in fp32\n");
 	if (run->options->samples)
 		report_samples(run);
 	if (run->options->early_stop) {
@@ -238,6 +240,8 @@ int train_report_json(const struct train_run *run)
 	json_object_set_new(answer, "samples", samples_json(run));
 	json_object_set_new(answer, "threads", json_integer(run->threads));
 	json_object_set_new(answer, "backend", json_string(learner_backend_name(run->learner)));
+	json_object_set_new(answer, "backend_reason", json_string(run->backend_reason));
+	json_object_set_new(answer, "precision", json_string(run->options->precision == PRECISION_BF16 && learner_on_device(run->learner) ? "bf16" : "fp32"));
 	json_object_set_new(answer, "train_seconds", json_real(seconds));
 	json_object_set_new(answer, "triples", json_integer((json_int_t)run->triples));
 	json_object_set_new(answer, "triples_per_sec", json_real(seconds > 0 ? (double)run->triples / seconds : 0));

@@ -39,6 +39,7 @@ struct learner {
 	int hung;             /* the part under way was given up: no call into the backend but poll() is safe */
 	const struct backend_ops *parked_ops; /* a backend that was replaced while it hung; closed when it comes back */
 	struct backend *parked;
+	uint64_t pulled;      /* epoch of the last copy pulled; 0: none, or its pull failed */
 	uint64_t serial;      /* backends replaced so far: marks copies as this backend's own */
 };
 

@@ -264,6 +264,7 @@ int learner_pull(struct learner *learner, struct tables *copy)
 	if (rc == -ERANGE)
 		learner->broken = 1;
 	copy->epoch = rc < 0 ? 0 : copy->epoch | mark; /* a copy that failed may be half of one state and half of another */
+	learner->pulled = copy->epoch;
 	return rc;
 }
 
@@ -340,6 +341,7 @@ int learner_replace_backend(struct learner *learner, const struct backend_ops *o
 	learner->ops = ops;
 	learner->backend = fresh;
 	learner->serial++;
+	learner->pulled = 0; /* the fresh one has no copy yet */
 	learner->fault = learner->hung = learner->broken = learner->job.running = 0;
 	learner->job.left.triples_max = 0;
 	return 0;

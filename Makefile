@@ -250,6 +250,9 @@ $(B)/tests/gpu/%: $(B)/obj/emu/tests/unit/gpu/%.cu.o $(LIB_gpu_emu) $(USES_learn
 	$(link)
 $(B)/tests/gpu/%: $(B)/obj/tests/unit/gpu/%.c.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
 	$(link)
+# A benchmark of gpu/ on the emulation: of rankings, not of speed.
+$(B)/emu/bench_%: $(B)/obj/tests/bench/gpu/bench_%.c.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
+	$(link)
 UNIT += $(EMU_TESTS) $(filter-out $(UNIT),$(GPU_TESTS))
 unit: $(UNIT)
 

@@ -109,7 +109,7 @@ GPU_FN void gpu_add4(float *p, float4 v)
 	gpu_add(p + 2, v.z);
 	gpu_add(p + 3, v.w);
 #else
-	(void)atomicAdd(reinterpret_cast<float4 *>(p), v);
+	asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" : : "l"(p), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 #endif
 }
 

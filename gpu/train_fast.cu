@@ -9,7 +9,7 @@
 
 uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items)
 {
-	uint64_t most = n_items / 2 < n_users ? n_items / 2 : n_users;
+	uint32_t most = (n_items / 2 < n_users ? n_items / 2 : n_users) / 8;
 	return most > 0 ? most : 1;
 }
 

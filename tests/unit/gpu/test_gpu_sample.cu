@@ -249,7 +249,7 @@ static void test_recent(void **state)
 		struct world *w = open_world(&options, weighted, NULL);
 		for (uint32_t job = 0; job < 4; job++) {
 			uint32_t before = w->set.n_recent;
-			add_positives(w, 700 + job * 40, 20, 1 + job, weighted);
+			add_positives(w, 700 + job * 40, 20, 9 + 3 * job, weighted);
 			assert_true(w->set.n_recent > before);
 			compare_job(w, counts);
 		}

@@ -66,6 +66,8 @@ struct config {
 	struct learn_options learn;            /* training.{emb_dim, seed, threads, deterministic, batch_size, optimizer, learning_rate (r), reg_user (r) ...} */
 	struct weight_rule weights;            /* training.{weight_completion, half_life_days}; default 0, 0: all positives weigh the same */
 	uint32_t slice_ms;                     /* training.slice_ms (r): longest training slice; default 25 */
+	float rate_floor;                      /* training.rate_floor (r): share of the learning rate while nothing is new; default 0.033 */
+	float cool_passes;                     /* training.cool_passes (r): passes in which what is new cools by a factor e; 0: the rate is constant; default 15 */
 	uint32_t idle_passes;                  /* training.idle_passes (r): passes without a new positive until training rests; default 50 */
 	uint32_t publish_interval_ms;          /* training.publish_interval_ms (r): default 200 */
 	double publish_share_max;              /* training.publish_share_max (r): publishing takes at most this share of time; default 0.1 */

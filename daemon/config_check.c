@@ -129,6 +129,16 @@ static int check_properties(struct config_reader *reader)
 	return 0;
 }
 
+/* Hard negatives that the file does not ask for leave room for the other two kinds. */
+static void leave_room(struct config_reader *reader)
+{
+	struct learn_options *learn = &reader->config->learn;
+	const float others = learn->skip_share + learn->popular_share;
+
+	if (!config_lookup(reader->tree, "training.hard_share") && learn->hard_share + others > 1.0f)
+		learn->hard_share = others < 1.0f ? 1.0f - others : 0.0f;
+}
+
 int config_check(struct config_reader *reader)
 {
 	const struct config *config = reader->config;
@@ -140,6 +150,7 @@ int config_check(struct config_reader *reader)
 		            sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 	if (config->socket_path[socket_len - 1] == '/')
 		return config_fail(reader, setting_near(reader, "server.socket"), "server.socket", "names a directory (should be a file in it, such as recd.sock)");
+	leave_room(reader);
 	if (config->learn.skip_share + config->learn.popular_share + config->learn.hard_share > 1.0001f)
 		return config_fail(reader, setting_near(reader, "training.hard_share"), "training.hard_share",
 		                   "with training.skip_share and training.popular_share it makes %.4g (together at most 1: they are shares of the negatives)",

@@ -41,6 +41,7 @@ struct engine_status {
 	int64_t publish_age_ms;
 	struct learner_progress progress;
 	double loss;                     /* running mean */
+	double learning_rate;            /* of the next job */
 	double triples_per_sec;          /* over the last seconds */
 	double apply_per_sec;            /* lines, over the last seconds */
 	int training_resting;            /* 1: idle_passes reached, waiting for news */

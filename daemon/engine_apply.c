@@ -92,6 +92,8 @@ int engine_take_changes(struct engine *engine, int recent)
 		rc = engine_add_positives(engine, changes.positives, changes.n_positives, recent);
 	if (rc < 0)
 		return rc;
+	if (recent)
+		engine_rate_news(engine, changes.n_positives);
 	if (changes.rebuild || changes.n_positives > 0) {
 		engine->training.news_passes = learner_get_progress(engine->learner).passes;
 		engine->training.resting = 0;

@@ -6,6 +6,7 @@
  * engine_fold.c        fold-in of touched users, refresh of old personal rows, intercepts
  * engine_train.c       slices, publishing, rolling back
  * engine_device.c      the device that trains: its loss, who takes its place, its facts
+ * engine_rate.c        the learning rate, which follows the news
  * engine_quality.c     new positives for live quality, before they are learnt from
  * engine_checkpoint.c  starting, writing (its own thread) and finishing checkpoints; snapshots
  * engine_status.c      the picture for other threads
@@ -55,6 +56,7 @@ struct engine_fold {
 
 struct engine_training {
 	uint64_t news_passes;     /* passes when the last new positive came */
+	double heat;              /* 0..1: how much of what is known is new (engine_rate.c) */
 	uint64_t trained_since;   /* triples since the last publish */
 	int resting;
 	int in_flight;            /* a job runs on the device; its report has not been taken */
@@ -211,6 +213,11 @@ void engine_train_keep(struct engine *engine);
 uint64_t engine_train_poll(struct engine *engine);
 /* Publishes when due (or when `force`); 1 published, 0 not now. While a job is in flight: 0, and no other is begun, so that the turn after it publishes. */
 int engine_publish(struct engine *engine, int force);
+
+/* New positives came in; triples were trained; the rate of the next job. */
+void engine_rate_news(struct engine *engine, size_t n_positives);
+void engine_rate_cool(struct engine *engine, uint64_t triples);
+float engine_rate(const struct engine *engine);
 
 /* Offers the sampled new positives of a batch that was just applied. Before engine_take_changes(): nothing has learnt from them yet. */
 void engine_quality_look(struct engine *engine, const struct event_batch *batch);

@@ -153,6 +153,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	generation_release(engine->publisher, g);
 	s->progress = learner_get_progress(engine->learner);
 	s->loss = engine->training.loss;
+	s->learning_rate = (double)engine_rate(engine);
 	s->triples_per_sec = engine->rates.triples_per_sec;
 	s->apply_per_sec = engine->rates.lines_per_sec;
 	s->training_resting = engine->training.resting;

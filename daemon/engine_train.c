@@ -32,6 +32,7 @@ static void roll_back(struct engine *engine, const char *why)
 	engine->training.rollbacks++;
 	engine->training.trained_since = 0;
 	engine->training.loss = NAN;
+	engine->training.heat = 0; /* and more carefully */
 	snprintf(engine->training.trouble, sizeof(engine->training.trouble), "%s; set back to the published generation", why);
 }
 
@@ -46,6 +47,7 @@ static int should_rest(struct engine *engine)
 static uint64_t take_report(struct engine *engine, const struct train_report *report)
 {
 	engine->training.trained_since += report->triples;
+	engine_rate_cool(engine, report->triples);
 	if (report->nonfinite) {
 		roll_back(engine, "training met a value that is not finite");
 		return 0;
@@ -81,7 +83,7 @@ uint64_t engine_train_slice(struct engine *engine)
 {
 	/* while a checkpoint is written, its thread takes a share of the cores, and a slice takes longer than it should */
 	const int64_t slice_us = (int64_t)engine->config.slice_ms * (engine->checkpoint.running ? 500 : 1000);
-	const struct train_job job = { .triples_max = UINT64_MAX, .budget_us = slice_us, .learning_rate = engine->config.learn.learning_rate };
+	const struct train_job job = { .triples_max = UINT64_MAX, .budget_us = slice_us, .learning_rate = engine_rate(engine) };
 	struct train_report report = { 0 };
 	const uint64_t trained = engine_train_poll(engine);
 

@@ -299,6 +299,7 @@ static const struct metric metrics[] = {
 	{"recd_training_rollbacks_total", "counter", "", "", "Times the parameters were set back after NaN or divergence. Alarm on any growth.",
 	 STATUS(U64, progress.rollbacks)},
 	{"recd_training_loss", "gauge", "", "", "Running mean of -ln sigmoid(x) over the triples.", STATUS(DOUBLE, loss)},
+	{"recd_training_learning_rate", "gauge", "", "", "Of the next slice: it follows the news (training.cool_passes).", STATUS(DOUBLE, learning_rate)},
 	{"recd_training_resting", "gauge", "", "", "1 while training waits for a new positive (training.idle_passes).", STATUS(INT, training_resting)},
 	{"recd_device_memory_bytes", "gauge", "bytes", "", "Memory of the device that trains; 0: none of its own.", STATUS(U64, device_memory_bytes)},
 	{"recd_device_memory_used_bytes", "gauge", "bytes", "", "Of that in use, by everybody.", STATUS(U64, device_memory_used_bytes)},

@@ -383,6 +383,7 @@ static void put_training(struct draft *draft, const struct engine_status *status
 	put_int(draft, "publish_age_ms", status->publish_age_ms);
 	put(draft, "progress", render_progress(&status->progress));
 	put_real(draft, "loss", status->loss);
+	put_real(draft, "learning_rate", status->learning_rate);
 	put_real(draft, "triples_per_sec", status->triples_per_sec);
 	put_real(draft, "apply_per_sec", status->apply_per_sec);
 	put_bool(draft, "training_resting", status->training_resting);

@@ -12,14 +12,14 @@ from recd_process import RECCTL
 SHARE = 0.5
 SEED = 42
 CHUNKS = 6
-CHUNK_LINES = 250
+CHUNK_LINES = 60 if os.environ.get("SAN") else 250  # ranking is slow there, and what waits too long is let go
 K = 20
 MASK = (1 << 64) - 1
 
 
 def settings(enabled):
     return (
-        f"training = {{ emb_dim = 32; seed = {SEED}; idle_passes = 20; learning_rate = 0.05; }};\n"
+        f"training = {{ emb_dim = 32; seed = {SEED}; idle_passes = 20; }};\n"
         f"quality = {{ enabled = {'true' if enabled else 'false'}; share = {SHARE}; k = {K}; window = 100000; cpu_share_max = 1.0; }};\n"
         "personalize = { steps = 30; };\ncheckpoint = { interval_sec = 0; };"
     )
@@ -157,7 +157,7 @@ def test_live_figures_are_those_of_a_recomputation(make_recd):
 
     recd.wait(lambda: recd.status()["quality"]["ranked"] + sum(recd.status()["quality"]["left_out"].values()) >= expected.ranked, "not all ranked")
     quality = recd.status()["quality"]
-    assert expected.ranked > 200
+    assert expected.ranked > CHUNK_LINES / 2
     assert quality["ranked"] + sum(quality["left_out"].values()) == expected.ranked
     assert quality["left_out"]["unknown_item"] == quality["left_out"]["lag"] == quality["left_out"]["queue_full"] == 0
     # a busy machine may let some go; what is left is another sample of the same

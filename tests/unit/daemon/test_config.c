@@ -69,9 +69,10 @@ static void test_defaults(void **state)
 			fail_msg("%s: the default %s is not within its own range (holds %s)", option->key, option->fallback, text);
 	}
 	assert_int_equal(config.learn.emb_dim, 64);
-	assert_int_equal(config.learn.hard_of, 4); /* not in the table: the learner's own default */
+	assert_int_equal(config.learn.hard_of, 2);
+	assert_true(config.learn.hard_share == 1.0f && config.cool_passes > 0.0f && config.rate_floor < 1.0f);
 	assert_int_equal(config.rules.negative_after_us, 1800 * 1000000ll);
-	assert_int_equal(config.learn.optimizer, OPTIMIZER_ADAGRAD);
+	assert_int_equal(config.learn.optimizer, OPTIMIZER_SGD);
 	assert_string_equal(config.socket_path, "/run/recd/recd.sock");
 	config_free(&config);
 }
@@ -90,7 +91,7 @@ static void test_reads_every_kind(void **state)
 	             "  dead_letter_bytes_max = 6000000000; # above 32 bits, without the L\n"
 	             "};\n"
 	             "state = { min_pos_completion = 1; negative_after_sec = 60; users_max = 0x10; };\n"
-	             "training = { enabled = false; seed = 9007199254740991L; optimizer = \"sgd\"; learning_rate = .3000000000; publish_share_max = 2.5e-1; };\n",
+	             "training = { enabled = false; seed = 9007199254740991L; optimizer = \"adagrad\"; learning_rate = .2000000000; skip_share = 0.25; popular_share = 0.125; publish_share_max = 2.5e-1; };\n",
 	             &config);
 	assert_string_equal(config.path, path);
 	assert_string_equal(config.data_dir, "/srv/recd");
@@ -109,8 +110,9 @@ static void test_reads_every_kind(void **state)
 	assert_int_equal(config.state.users_max, 16);
 	assert_int_equal(config.training_enabled, 0);
 	assert_int_equal(config.learn.seed, 9007199254740991ull);
-	assert_int_equal(config.learn.optimizer, OPTIMIZER_SGD);
-	assert_true(config.learn.learning_rate == 0.3f);
+	assert_int_equal(config.learn.optimizer, OPTIMIZER_ADAGRAD);
+	assert_true(config.learn.learning_rate == 0.2f);
+	assert_true(config.learn.hard_share == 0.625f); /* not given: what the other two leave */
 	assert_true(config.publish_share_max == 0.25);
 	assert_int_equal(config.checkpoint_keep, 3); /* untouched: the default */
 	config_free(&config);

@@ -211,6 +211,40 @@ static void divergence_is_rolled_back(void **in)
 	engine_reconfigure(b->engine, &b->config);
 }
 
+/* All is new: the full rate. Nothing new for long: the floor. Some news, some of the way up; and a constant rate where that is asked for. */
+static void the_rate_follows_the_news(void **in)
+{
+	struct bench *b = *in;
+	struct config fresh = b->config;
+	struct engine_status s;
+
+	fresh.learn.learning_rate = 0.2f;
+	fresh.rate_floor = 0.1f;
+	fresh.cool_passes = 10;
+	fresh.training_enabled = 0;
+	engine_reconfigure(b->engine, &fresh);
+	push_watches(b, 0, 10);
+	s = wait_for(b, consumed, b->offset);
+	assert_float_equal((float)s.learning_rate, 0.2f, 1e-6f); /* all of it is new, and nothing was trained */
+	fresh.training_enabled = 1;
+	fresh.idle_passes = 200;
+	engine_reconfigure(b->engine, &fresh);
+	wait_for(b, trained, 200 * USERS * 10);
+	s = wait_for(b, resting, 0);
+	assert_float_equal((float)s.learning_rate, 0.02f, 1e-4f);
+	fresh.training_enabled = 0;
+	engine_reconfigure(b->engine, &fresh);
+	push_watches(b, 10, 1); /* a user's eleventh: three elevenths of the way up */
+	s = wait_for(b, consumed, b->offset);
+	assert_float_equal((float)s.learning_rate, 0.2f * (0.1f + 0.9f * 3 / 11), 1e-4f);
+	fresh.cool_passes = 0;
+	engine_reconfigure(b->engine, &fresh);
+	push_watches(b, 11, 1);
+	s = wait_for(b, consumed, b->offset);
+	assert_float_equal((float)s.learning_rate, 0.2f, 1e-6f);
+	engine_reconfigure(b->engine, &b->config);
+}
+
 static int forgotten(const struct engine_status *s, int64_t positives)
 {
 	return (int64_t)s->n_positives == positives;
@@ -310,6 +344,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(no_room_to_forget, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lower_limit_reaches_everybody, setup, teardown),
 		cmocka_unit_test_setup_teardown(rests_when_there_is_nothing_new, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_rate_follows_the_news, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

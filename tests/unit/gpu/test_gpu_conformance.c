@@ -275,7 +275,7 @@ static double learn_tastes(const struct learn_options *options, const struct bac
 	struct tables copy = {0};
 	world_fill(learner, N_USERS, N_ITEMS, EACH);
 	struct train_report first = train(learner, 500);
-	struct train_report last = train(learner, 24000 / SLOWER);
+	struct train_report last = train(learner, SLOWER > 1 ? 8000 : 24000);
 	assert_true(last.loss < first.loss);
 	assert_int_equal(learner_pull(learner, &copy), 0);
 	double known = taste_known(&copy, learner, N_USERS, N_ITEMS);
@@ -287,7 +287,7 @@ static double learn_tastes(const struct learn_options *options, const struct bac
 static void test_same_quality_in_fast_mode(void **state)
 {
 	(void)state;
-	for (uint32_t v = 0; v < 5; v++) {
+	for (uint32_t v = SLOWER > 1; v < 5; v += SLOWER > 1 ? 2 : 1) { /* Adagrad learns in fewer triples */
 		struct learn_options options = world_options(v == 3 ? 64 : 32);
 		options.optimizer = v & 1;
 		options.loss = v >> 1 & 1;
@@ -300,7 +300,7 @@ static void test_same_quality_in_fast_mode(void **state)
 		double cuda = learn_tastes(&options, &backend_cuda);
 		emu_seed(0);
 		print_message("tastes, variant %u: CPU %.4f, device %.4f\n", v, cpu, cuda);
-		if (!(cpu > (SLOWER > 1 ? 0.6 : 0.9) && fabs(cpu - cuda) < 0.02))
+		if (!(cpu > 0.9 && fabs(cpu - cuda) < 0.02))
 			fail_msg("variant %u: the CPU learns %.4f of the tastes, the device %.4f", v, cpu, cuda);
 	}
 }

@@ -274,6 +274,7 @@ check-unit: $(UNIT)
 SCALE ?= 20
 torture: all $(PROPERTY) $(FUZZ)
 	@RECD_TEST_SCALE=$(SCALE) $(RUN_TESTS) --timeout 3600 $(PROPERTY) $(FUZZ)
+	@scripts/gpu-mutants --build $(B)/mutants
 	@$(MAKE) --no-print-directory storm STORM="1000000 100 3"
 # The kill storm on a real broker: lines, kills of recd, kills of the broker, and the seed (without one it is drawn; it is printed).
 STORM ?= 1000000 20 3
@@ -367,7 +368,7 @@ help:
 	@echo "make bench         prints figures, asserts nothing"
 	@echo "make bench-kafka   recd and recctl on a real Kafka beside bare clients"
 	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
-	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; the kill storm with 100 kills"
+	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; kernels without each of their barriers, atomics, bounds tests; 100 kills"
 	@echo "make storm         the kill storm on a real Kafka: STORM='1000000 20 3' lines, kills of recd, kills of the broker, and a seed"
 	@echo "make ptxas         registers, spills and occupancy of every CUDA kernel; fails when a hot one spills"
 	@echo "make check-gpu     the tests of the CUDA backend on a real GPU, with compute-sanitizer where it is installed"

@@ -63,6 +63,8 @@ uint32_t gpu_stride_of(uint32_t dim);
 
 /* backend_tables.cu */
 int table_work_open(struct backend *backend);
+/* Runs a kernel that does nothing and waits for it: a program that was not compiled for this device fails here and not in its first job. */
+int table_work_try(struct backend *backend);
 void table_work_free(struct table_work *work);
 int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
 int cuda_pull(struct backend *backend, struct tables *copy);

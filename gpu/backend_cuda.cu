@@ -194,6 +194,8 @@ static int open_on_device(struct backend *backend)
 	if (rc == 0)
 		rc = set_mirror_open(backend);
 	if (rc == 0)
+		rc = table_work_try(backend);
+	if (rc == 0)
 		ask_memory(backend);
 	return rc == 0 && backend->fault.code != cudaSuccess ? -EIO : rc;
 }

@@ -477,3 +477,10 @@ int table_work_open(struct backend *backend)
 		return -ENOMEM;
 	return device_array_grow(backend, &backend->table_work->find, sizeof(struct pull_find), 0, "memory for pulls");
 }
+
+int table_work_try(struct backend *backend)
+{
+	GPU_LAUNCH(tables_forget_kernel, 1, GPU_BLOCK, 0, backend->stream, backend_tables_view(backend), 1.0f); /* over no rows */
+	int rc = gpu_launched(&backend->fault, "trying a kernel");
+	return rc < 0 ? rc : gpu_check(&backend->fault, cudaStreamSynchronize(backend->stream), "trying a kernel");
+}

@@ -195,6 +195,17 @@ bool unescape(simdjson_result<std::string_view> result, std::string_view *ret)
 	return ret->empty() || memchr(ret->data(), '\0', ret->size()) == nullptr;
 }
 
+/* unescaped_key() takes no argument in simdjson 3.0, one in 3.6, and one with a default later; lone surrogates are refused in each. */
+template <typename field_type> auto unescaped_key(field_type &field, int) -> decltype(field.unescaped_key(false))
+{
+	return field.unescaped_key(false);
+}
+
+template <typename field_type> auto unescaped_key(field_type &field, long) -> decltype(field.unescaped_key())
+{
+	return field.unescaped_key();
+}
+
 inline json_result walk_string(ondemand::value &value, std::string_view token, json_value *ret)
 {
 	if (token.size() < 2 || token.back() != '"')
@@ -275,7 +286,7 @@ json_result walk_object(json_parser *self, ondemand::value &value, uint32_t dept
 
 		if (std::move(element).get(field) != SUCCESS)
 			return JSON_DAMAGED;
-		if (!raw_key(self, field.key().raw(), &key, &escaped) || (escaped && !unescape(field.unescaped_key(), &key)))
+		if (!raw_key(self, field.key().raw(), &key, &escaped) || (escaped && !unescape(unescaped_key(field, 0), &key)))
 			return JSON_DAMAGED;
 		json_result result = walk(self, field.value(), depth + 1, &got);
 		if (result != JSON_GOOD)
@@ -325,7 +336,7 @@ bool find_key(json_parser *self, ondemand::field &field, size_t index, uint32_t 
 		*ret_key = guess;
 		return true;
 	}
-	if (!raw_key(self, raw, &name, &escaped) || (escaped && !unescape(field.unescaped_key(), &name)))
+	if (!raw_key(self, raw, &name, &escaped) || (escaped && !unescape(unescaped_key(field, 0), &name)))
 		return false;
 	*ret_key = KEY_COUNT;
 	for (unsigned key = 0; key < KEY_COUNT; key++) {

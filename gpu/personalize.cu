@@ -186,7 +186,7 @@ template <uint32_t LANES> GPU_FN float sum_of_groups(float v)
 	return v;
 }
 
-/* Adds the gradient of n triples, one drawn by each of the first n lanes. */
+/* Adds the gradient of n triples, one drawn by each of the first n lanes. The other lanes' items 0 and 0 are not apart and add nothing. */
 template <uint32_t STRIDE>
 GPU_FN void add_gradient(const struct personalize_view &v, const struct pair_view &drawn, uint32_t n, const row_part<row_shape<STRIDE>::quads> &row,
                          uint32_t lane, row_part<row_shape<STRIDE>::quads> &gradient)
@@ -207,7 +207,7 @@ GPU_FN void add_gradient(const struct personalize_view &v, const struct pair_vie
 			dot = quad_dot(row.q[q], apart.q[q], dot);
 		}
 		dot = group_sum<lanes>(dot);
-		const float z = whose < static_cast<int>(n) ? quick_sigmoid(-(dot + bias)) : 0.0f;
+		const float z = quick_sigmoid(-(dot + bias));
 #pragma unroll
 		for (uint32_t q = 0; q < quads; q++)
 			gradient.q[q] = quad_blend(1.0f, gradient.q[q], z, apart.q[q]);

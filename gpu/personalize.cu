@@ -193,7 +193,7 @@ GPU_FN void add_gradient(const struct personalize_view &v, const struct pair_vie
 {
 	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, quads = row_shape<STRIDE>::quads, groups = row_shape<STRIDE>::groups;
 	const uint32_t sub = lane % lanes, group = lane / lanes;
-#pragma unroll(STRIDE <= 64 ? 4 : STRIDE <= 128 ? 2 : 1)
+#pragma unroll(STRIDE <= 128 ? 2 : 1)
 	for (uint32_t first = 0; first < n; first += groups) {
 		const int whose = static_cast<int>(first + group); /* below 32 */
 		const uint32_t pos_item = __shfl_sync(GPU_ALL_LANES, drawn.pos, whose), neg_item = __shfl_sync(GPU_ALL_LANES, drawn.neg, whose);

@@ -207,6 +207,24 @@ static void test_orders_of_items(void **state)
 	rankings_free(r);
 }
 
+/* A product too small for a float leaves -0, which is no lower than 0. */
+static void test_zeros_are_equal(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	struct rankings *r = rankings_new(1, 70, 1, 70, 0);
+	for (uint32_t i = 0; i < 70; i++) {
+		r->tables.V[i] = i % 2 ? 0.0f : 1e-30f;
+		r->tables.bi[i] = i % 2 ? 0.0f : -0.0f;
+	}
+	r->rows[0] = -1e-30f;
+	publish(r);
+	run(r);
+	for (uint32_t j = 0; j < 70; j++)
+		assert_int_equal(r->items[j], j);
+	rankings_free(r);
+}
+
 /* Whole blocks masked, everything masked, masked items that nobody has, the same one twice. */
 static void test_masks(void **state)
 {
@@ -353,6 +371,7 @@ int main(void)
 		cmocka_unit_test(test_shapes),
 		cmocka_unit_test(test_every_k),
 		cmocka_unit_test(test_orders_of_items),
+		cmocka_unit_test(test_zeros_are_equal),
 		cmocka_unit_test(test_masks),
 		cmocka_unit_test(test_scores_that_are_not_finite),
 		cmocka_unit_test(test_several_passes),

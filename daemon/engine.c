@@ -405,6 +405,7 @@ void engine_close(struct engine *engine)
 	state_free(engine->state);
 	dead_letter_close(engine->dead_letter);
 	engine_fold_close(engine);
+	engine_refresh_close(engine);
 	free(engine->positions);
 	free(engine->told);
 	if (engine->end_fd >= 0)

@@ -200,43 +200,76 @@ static void refit_intercept(struct engine *engine, const struct user_facts *fact
 	state_row_end(engine->state, facts->user);
 }
 
-/* Fits one user against generation g; the user's row must be in it. again=0: a row that was fitted on these positives keeps its vector. */
-static void fit_user(struct engine *engine, uint32_t user, const struct generation *g, int again)
+uint32_t engine_fold_candidates(const struct engine *engine, const struct generation *g, const uint32_t **ret_candidates)
+{
+	size_t n;
+
+	*ret_candidates = learner_candidates(engine->learner, &n);
+	return (uint32_t)(n < g->n_candidates ? n : g->n_candidates); /* later ones may be items that this generation does not have */
+}
+
+uint64_t engine_fold_seed(const struct engine *engine, uint32_t user)
+{
+	return engine->config.personalize.seed ^ (uint64_t)state_user_ids(engine->state)[user] * 0x9e3779b97f4a7c15u;
+}
+
+size_t engine_fold_begin(struct engine *engine, uint32_t user, const struct generation *g, struct user_facts *ret_facts, int *ret_all)
+{
+	size_t n_positives, n_candidates;
+
+	state_user_facts(engine->state, user, ret_facts);
+	n_positives = known_positives(engine, ret_facts, g->tables.n_items, ret_all);
+	(void)learner_candidates(engine->learner, &n_candidates);
+	if (n_candidates > g->n_candidates)
+		*ret_all &= g->n_candidates > n_positives; /* too few are no negatives */
+	return n_positives;
+}
+
+/* What is known of the user's intercept under the global row; returns how many decided impressions there are. */
+static size_t note_decided(struct engine *engine, const struct user_facts *facts, const struct generation *g, size_t n_positives)
+{
+	const float *row = n_positives > 0 ? g->tables.U + (size_t)facts->user * g->tables.dim : g->mean_user;
+	const size_t n_decided = known_decided(engine, facts, g->tables.n_items);
+
+	sample_scores(&engine->fold, &g->tables, row, n_decided);
+	engine->fold.bu[facts->user] = fit_bu(engine, g, row, n_decided);
+	return n_decided;
+}
+
+void engine_fold_end(struct engine *engine, const struct user_facts *facts, const struct generation *g, const float *fitted, size_t n_positives, int all)
+{
+	const size_t n_decided = note_decided(engine, facts, g, n_positives);
+
+	if (!all)
+		user_list_put_last(&engine->fold.late, facts->user);
+	if (fitted != NULL)
+		store_row(engine, facts->user, g, fitted, fit_bu(engine, g, fitted, n_decided), n_positives);
+	else
+		store_row(engine, facts->user, g, NULL, 0, 0);
+}
+
+void engine_fold_fit(struct engine *engine, uint32_t user, const struct generation *g, int again)
 {
 	struct engine_fold *fold = &engine->fold;
-	const uint32_t dim = g->tables.dim;
-	const float *global = g->tables.U + (size_t)user * dim;
 	struct personalize_options options = engine->config.personalize;
 	struct user_facts facts;
 	float fitted[512];
 	const uint32_t *candidates;
-	size_t n_candidates, n_positives, n_decided;
 	int all = 1;
-
-	state_user_facts(engine->state, user, &facts);
+	const size_t n_positives = engine_fold_begin(engine, user, g, &facts, &all);
 	const struct personal_row *row = facts.row;
-	n_positives = known_positives(engine, &facts, g->tables.n_items, &all);
-	n_decided = known_decided(engine, &facts, g->tables.n_items);
-	sample_scores(fold, &g->tables, n_positives > 0 ? global : g->mean_user, n_decided);
-	fold->bu[user] = fit_bu(engine, g, n_positives > 0 ? global : g->mean_user, n_decided);
+	const uint32_t n_candidates = engine_fold_candidates(engine, g, &candidates);
+
 	if (!again && all && row->generation != 0 && row->n_positives == n_positives) {
-		refit_intercept(engine, &facts, g, n_decided);
+		refit_intercept(engine, &facts, g, note_decided(engine, &facts, g, n_positives));
 		return;
 	}
-	candidates = learner_candidates(engine->learner, &n_candidates);
-	if (n_candidates > g->n_candidates) {
-		n_candidates = g->n_candidates; /* later ones may be items that this generation does not have */
-		all &= n_candidates > n_positives; /* and too few are no negatives */
-	}
-	if (!all)
-		user_list_put_last(&fold->late, user);
-	options.seed ^= (uint64_t)state_user_ids(engine->state)[user] * 0x9e3779b97f4a7c15u;
-	if (n_positives < engine->config.personalize_min_positives || n_positives == 0 ||
-	    personalize_row(&g->tables, global, fold->items, n_positives, candidates, n_candidates, &options, &fold->scratch, fitted) < 0) {
-		store_row(engine, user, g, NULL, 0, 0);
-		return;
-	}
-	store_row(engine, user, g, fitted, fit_bu(engine, g, fitted, n_decided), n_positives);
+	options.seed = engine_fold_seed(engine, user);
+	const int fits = n_positives >= engine->config.personalize_min_positives && n_positives > 0 &&
+	                 personalize_row(&g->tables, g->tables.U + (size_t)user * g->tables.dim, fold->items, n_positives, candidates, n_candidates, &options,
+	                                 &fold->scratch, fitted) == 0;
+
+	engine_fold_end(engine, &facts, g, fits ? fitted : NULL, n_positives, all);
 }
 
 void engine_fold_news(struct engine *engine, uint32_t user)
@@ -293,7 +326,7 @@ int engine_fold_in(struct engine *engine, int64_t budget_us)
 		if (user >= g->tables.n_users) {
 			user_list_put_last(&fold->late, user); /* not published yet; training.dirty asks for it. The others must not wait for him */
 		} else {
-			fit_user(engine, user, g, 0);
+			engine_fold_fit(engine, user, g, 0);
 			fold->folded_in++;
 			done++;
 			engine_train_keep(engine);
@@ -316,47 +349,6 @@ void engine_fold_published(struct engine *engine)
 		user_list_take_out(&fold->late, user);
 		user_list_put_first(&fold->waiting, user);
 	}
-}
-
-int engine_refresh(struct engine *engine, int64_t budget_us)
-{
-	const int64_t began_us = engine_mono_us(), now_us = engine_model_clock_us(engine);
-	const int64_t max_age_us = (int64_t)engine->config.personal_max_age_sec * 1000000;
-	struct engine_fold *fold = &engine->fold;
-	struct generation *g = generation_acquire(engine->publisher);
-	uint32_t user;
-	int done = 0;
-
-	while (g != NULL && !engine_cut_is_behind(engine) && (user = user_list_first(&fold->rows)) != UINT32_MAX && user < g->tables.n_users) {
-		struct user_facts facts;
-		const struct personal_row *row;
-
-		state_user_facts(engine->state, user, &facts);
-		row = facts.row;
-		const int current = row->generation >= engine->training.model_generation;
-		const int64_t age_us = now_us - row->fitted_us;
-
-		if (current && age_us < max_age_us / 4)
-			break;
-		if (current) {
-			struct personal_row *stamped = state_row_begin(engine->state, user);
-
-			if (stamped == NULL)
-				break;
-			stamped->fitted_us = now_us;
-			state_row_end(engine->state, user);
-			user_list_put_last(&fold->rows, user);
-		} else {
-			fit_user(engine, user, g, 1);
-			fold->refreshed++;
-		}
-		done++;
-		engine_train_keep(engine);
-		if (engine_mono_us() - began_us >= budget_us)
-			break;
-	}
-	generation_release(engine->publisher, g);
-	return done;
 }
 
 static int is_stale(const struct engine *engine, const struct user_facts *facts)

@@ -3,7 +3,8 @@
  *
  * engine.c             life, the loop, requests from other threads
  * engine_apply.c       batches into the state, positions, what changed into the learner
- * engine_fold.c        fold-in of touched users, refresh of old personal rows, intercepts
+ * engine_fold.c        fold-in of touched users, intercepts
+ * engine_refresh.c     old personal rows fitted again: one by one, or many at once on the device
  * engine_train.c       slices, publishing, rolling back
  * engine_device.c      the device that trains: its loss, who takes its place, its facts
  * engine_rate.c        the learning rate, which follows the news
@@ -52,6 +53,20 @@ struct engine_fold {
 	uint32_t bu_capacity;
 	uint32_t n_bu;            /* users with an entry */
 	uint64_t folded_in, refreshed;
+};
+
+#define REFRESH_USERS_MAX 1024u
+
+/* Users whose rows are fitted together on a device; allocated when the first batch is made. */
+struct engine_refresh {
+	uint32_t users[REFRESH_USERS_MAX];
+	int all[REFRESH_USERS_MAX], rcs[REFRESH_USERS_MAX];
+	uint64_t offsets[REFRESH_USERS_MAX + 1], seeds[REFRESH_USERS_MAX];
+	uint32_t *positives;      /* [capacity] */
+	size_t capacity;
+	float *starts, *rows;     /* [REFRESH_USERS_MAX, dim] */
+	uint32_t n_wanted;        /* so many take about the budget, as measured */
+	int64_t pause_until_us;   /* after a batch that was refused: one by one until then */
 };
 
 struct engine_training {
@@ -134,6 +149,7 @@ struct engine {
 	struct gap_histogram gaps, gaps_before; /* of this half minute and the one before */
 	struct gap_histogram gaps_checkpoint;   /* while a checkpoint was written, since the start */
 	struct engine_fold fold;
+	struct engine_refresh *refresh; /* NULL: no batch was made yet */
 	struct engine_training training;
 	struct engine_device device;
 	struct engine_checkpoint checkpoint;
@@ -194,7 +210,18 @@ void engine_fold_news(struct engine *engine, uint32_t user);
 void engine_fold_positive(struct engine *engine, uint32_t user);
 /* Folds waiting users in for about `budget_us`, at least one unless it is below 50. Returns users folded in. */
 int engine_fold_in(struct engine *engine, int64_t budget_us);
-/* Fits old personal rows again, oldest first. */
+/*
+ * The steps of a fit against generation g, whose rows the user is in. begin: the user's facts and the positives that g knows, in fold.items; *ret_all 0: there is more than g
+ * knows. end: intercepts, and the row when `fitted` is not NULL (else it is taken away). fit: all of it; again=0: a row that was fitted on these positives keeps its vector.
+ */
+size_t engine_fold_begin(struct engine *engine, uint32_t user, const struct generation *g, struct user_facts *ret_facts, int *ret_all);
+void engine_fold_end(struct engine *engine, const struct user_facts *facts, const struct generation *g, const float *fitted, size_t n_positives, int all);
+void engine_fold_fit(struct engine *engine, uint32_t user, const struct generation *g, int again);
+uint64_t engine_fold_seed(const struct engine *engine, uint32_t user);
+/* The candidates for negatives that g knows; returns how many. */
+uint32_t engine_fold_candidates(const struct engine *engine, const struct generation *g, const uint32_t **ret_candidates);
+void engine_refresh_close(struct engine *engine);
+/* Fits old personal rows again, oldest first, for about `budget_us`. Returns rows that were seen to. */
 int engine_refresh(struct engine *engine, int64_t budget_us);
 /* After a publish: users whose fit was waiting for it. */
 void engine_fold_published(struct engine *engine);

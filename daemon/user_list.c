@@ -88,3 +88,8 @@ uint32_t user_list_first(const struct user_list *list)
 {
 	return list->first == 0 ? UINT32_MAX : list->first - 1;
 }
+
+uint32_t user_list_after(const struct user_list *list, uint32_t user)
+{
+	return list->next[user] == 0 ? UINT32_MAX : list->next[user] - 1;
+}

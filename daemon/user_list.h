@@ -25,5 +25,7 @@ void user_list_put_last(struct user_list *list, uint32_t user);
 void user_list_take_out(struct user_list *list, uint32_t user);
 /* The first user, UINT32_MAX when the list is empty. */
 uint32_t user_list_first(const struct user_list *list);
+/* The one after a listed user, UINT32_MAX: he is the last. */
+uint32_t user_list_after(const struct user_list *list, uint32_t user);
 
 #endif

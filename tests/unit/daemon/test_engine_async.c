@@ -404,6 +404,55 @@ static void a_job_that_never_comes_back(void **in)
 	fake_close_all();
 }
 
+/* ---- personal rows ---- */
+
+static int refitted(const struct engine_status *s, int64_t rows)
+{
+	return (int64_t)s->refreshed >= rows;
+}
+
+/* Old rows are fitted many at once on the device, and rank as those fitted one by one do. */
+static void old_rows_are_fitted_together(void **in)
+{
+	struct bench *b = *in;
+	enum served served = SERVED_POPULARITY;
+	double own = 0;
+
+	b->config.idle_passes = 200;
+	start(b);
+	push_watches(b, 0, 10);
+	wait_for(b, consumed, b->offset);
+	wait_for(b, refitted, USERS * 3);
+	settle(b);
+	assert_true(fake_count(&fake.calls[FAKE_PERSONALIZE]) > 0);
+	assert_true(fake_count(&fake.fitted) >= 8 * fake_count(&fake.calls[FAKE_PERSONALIZE]));
+	for (int u = 0; u < USERS; u++)
+		own += own_group(b, u, &served) / USERS;
+	assert_int_equal(served, SERVED_PERSONALIZED);
+	assert_true(own > 0.8);
+	assert_int_equal(status_of(b).personal_rows, USERS);
+	assert_int_equal(status_of(b).device_losses, 0);
+}
+
+/* No room for a batch: one by one then, and nothing is lost. */
+static void a_batch_is_refused(void **in)
+{
+	struct bench *b = *in;
+	struct engine_status s;
+
+	fake_fail(FAKE_PERSONALIZE, 1, 1000000, -ENOMEM);
+	start(b);
+	push_watches(b, 0, 10);
+	wait_for(b, consumed, b->offset);
+	s = wait_for(b, refitted, USERS);
+	assert_true(fake_count(&fake.failed) > 0);
+	assert_int_equal(fake_count(&fake.fitted), 0);
+	assert_int_equal(s.device_losses, 0);
+	assert_string_equal(s.backend, "fake");
+	fake_reset();
+	goes_on(b);
+}
+
 /* ---- at the start ---- */
 
 static void a_start_without_a_good_device(void **in)
@@ -494,7 +543,7 @@ static void every_failure_in_turn(void **in)
 	stop(b, 0);
 	for (int op = 0; op < FAKE_OPS; op++)
 		for (unsigned at = 1; at <= 3; at++)
-			fired[op] += (unsigned)cycle(b, (enum fake_op)op, at, at % 2 ? -EIO : op == FAKE_POLL || op == FAKE_PULL ? -EIO : -ENOMEM);
+			fired[op] += (unsigned)cycle(b, (enum fake_op)op, at, at % 2 ? -EIO : op == FAKE_POLL || op == FAKE_PULL || op == FAKE_PERSONALIZE ? -EIO : -ENOMEM);
 	for (int op = 0; op < FAKE_OPS; op++)
 		if (fired[op] == 0)
 			fail_msg("%s never failed", fake_op_names[op]);
@@ -515,6 +564,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_flapping_device, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(a_hung_job, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(a_job_that_never_comes_back, setup_device, teardown_device),
+		cmocka_unit_test_setup_teardown(old_rows_are_fitted_together, setup_device, teardown_device),
+		cmocka_unit_test_setup_teardown(a_batch_is_refused, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(a_start_without_a_good_device, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(every_failure_in_turn, setup_device, teardown_device),
 	};

@@ -18,10 +18,11 @@
 #include <time.h>
 
 #include "trainer/learn/backend.h"
+#include "trainer/learn/personalize.h"
 #include "trainer/learn/sampler.h"
 
-enum fake_op { FAKE_OPEN, FAKE_GROW, FAKE_CHANGED, FAKE_TRAIN, FAKE_POLL, FAKE_PULL, FAKE_PUSH, FAKE_OPS };
-static const char *const fake_op_names[FAKE_OPS] = { "open", "grow", "changed", "train", "poll", "pull", "push" };
+enum fake_op { FAKE_OPEN, FAKE_GROW, FAKE_CHANGED, FAKE_TRAIN, FAKE_POLL, FAKE_PULL, FAKE_PUSH, FAKE_PERSONALIZE, FAKE_OPS };
+static const char *const fake_op_names[FAKE_OPS] = { "open", "grow", "changed", "train", "poll", "pull", "push", "personalize" };
 #define FAKE_POISON 12345.0f
 #define FAKE_KEPT 32
 
@@ -39,6 +40,7 @@ static struct {
 	unsigned failed;
 	unsigned opened, closed;
 	unsigned misused; /* calls that the table forbids */
+	unsigned fitted;  /* rows */
 	int probe_rc;
 	int refuse;   /* open() fails, whatever else is to */
 	struct backend *kept[FAKE_KEPT]; /* open ones */
@@ -57,6 +59,7 @@ struct fake_device {
 	atomic_int done;
 	pthread_t thread;
 	int lost;
+	struct tables pulled; /* the item tables as the last pull saw them; rows and accumulators of users are not used */
 	int has_grown; /* rows that wait for the end of the job */
 	uint32_t n_users, n_items;
 	const int64_t *user_ids, *item_ids;
@@ -96,8 +99,10 @@ static inline void *fake_copy(const void *from, size_t bytes)
 
 static inline void fake_mirror_free(struct training_set *set)
 {
-	for (uint32_t s = 0; s < PAIR_SHARDS; s++)
+	for (uint32_t s = 0; s < PAIR_SHARDS; s++) {
 		free(set->shards[s].slots);
+		free(set->shards[s].filter);
+	}
 	free(set->positives);
 	free(set->weights);
 	free(set->user_positives);
@@ -123,8 +128,8 @@ static inline void fake_mirror(struct training_set *to, const struct training_se
 		const size_t size = shard->slots ? (size_t)shard->mask + 1 : 0;
 		if (!size)
 			continue;
-		to->shards[s].slots = fake_copy(shard->slots, (size + size / 8) * sizeof *shard->slots);
-		to->shards[s].filter = to->shards[s].slots + size;
+		to->shards[s].slots = fake_copy(shard->slots, size * sizeof *shard->slots);
+		to->shards[s].filter = fake_copy(shard->filter, size / 8 * sizeof *shard->filter);
 	}
 }
 
@@ -214,6 +219,7 @@ static inline void fake_close(struct backend *backend)
 	device->has_grown = 0;
 	(void)fake_settle(device);
 	backend_cpu.close(device->cpu);
+	tables_free(&device->pulled);
 	fake_mirror_free(&device->set);
 	free(device);
 }
@@ -290,7 +296,39 @@ static inline int fake_pull(struct backend *backend, struct tables *copy)
 		for (size_t k = 0; k < (size_t)copy->n_items * copy->dim; k += 2)
 			copy->V[k] = FAKE_POISON;
 	}
+	if (rc == 0 && pulled == 0 && tables_reserve(&device->pulled, 0, copy->n_items, copy->dim) == 0) {
+		memcpy(device->pulled.V, copy->V, (size_t)copy->n_items * copy->dim * sizeof *copy->V);
+		memcpy(device->pulled.bi, copy->bi, copy->n_items * sizeof *copy->bi);
+		device->pulled.n_items = copy->n_items;
+	}
 	return rc < 0 ? rc : pulled;
+}
+
+/* Beside a job; one user after another. */
+static inline int fake_personalize(struct backend *backend, const struct personalize_batch *batch)
+{
+	struct fake_device *device = fake_of(backend);
+	struct personalize_scratch scratch = { 0 };
+	int rc = fake_enter(device, FAKE_PERSONALIZE);
+	for (uint32_t k = 0; rc == 0 && k < batch->n; k++) {
+		struct personalize_options options = *batch->options;
+		options.seed = batch->seeds ? batch->seeds[k] : options.seed;
+		batch->ret_rcs[k] = personalize_row(&device->pulled, batch->starts + (size_t)k * device->pulled.dim, batch->positives + batch->offsets[k],
+		                                    batch->offsets[k + 1] - batch->offsets[k], batch->candidates, batch->n_candidates, &options, &scratch,
+		                                    batch->ret_rows + (size_t)k * device->pulled.dim);
+	}
+	personalize_scratch_free(&scratch);
+	pthread_mutex_lock(&fake.mutex);
+	fake.fitted += rc == 0 ? batch->n : 0;
+	pthread_mutex_unlock(&fake.mutex);
+	return rc;
+}
+
+static inline int fake_topk(struct backend *backend, const struct topk_batch *batch)
+{
+	(void)backend;
+	(void)batch;
+	return -ENOSYS;
 }
 
 static inline int fake_push(struct backend *backend, const struct tables *copy)
@@ -322,6 +360,8 @@ static const struct backend_ops fake_ops = {
 	.wait = fake_wait,
 	.pull = fake_pull,
 	.push = fake_push,
+	.personalize = fake_personalize,
+	.topk = fake_topk,
 	.facts = fake_facts,
 };
 
@@ -331,7 +371,7 @@ static inline void fake_reset(void)
 	pthread_mutex_lock(&fake.mutex);
 	fake.hold = fake.hang = fake.probe_rc = fake.refuse = 0;
 	fake.fail_op = -1;
-	fake.fail_at = fake.fail_for = fake.failed = fake.opened = fake.closed = fake.misused = 0;
+	fake.fail_at = fake.fail_for = fake.failed = fake.opened = fake.closed = fake.misused = fake.fitted = 0;
 	memset(fake.calls, 0, sizeof fake.calls);
 	pthread_mutex_unlock(&fake.mutex);
 }

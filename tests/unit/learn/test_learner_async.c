@@ -255,7 +255,7 @@ static void cycle(struct learner *learner, struct tables *copy, int *ret_rc)
 static void test_every_failure_is_told_and_mended(void **state)
 {
 	(void)state;
-	for (int op = FAKE_GROW; op < FAKE_OPS; op++) {
+	for (int op = FAKE_GROW; op <= FAKE_PUSH; op++) {
 		for (int code = 0; code < 2; code++) {
 			struct learn_options options = exact_options();
 			options.adagrad_forget = 0.2f;

@@ -1,13 +1,14 @@
 /*
  * rows.cuh: rows of the tables in the registers of a group of lanes, as fp32 or bf16 in memory and always fp32 in registers.
  *
- * A row of `stride` elements belongs to LANES lanes with QUADS times four elements each: lane `sub` holds elements 4 (q LANES + sub) .. + 3. So a group reads and
- * writes whole sectors. Rows change by adding differences, never by storing, so that of two groups that change one row at the same time neither is lost.
+ * A row of `stride` elements belongs to LANES lanes with QUADS times four elements each: lane `sub` holds elements 4 (q LANES + sub) .. + 3. So a group reads
+ * and writes whole sectors. Rows change by adding differences, never by storing, so that of two groups that change one row at the same time neither is lost.
  */
 #ifndef GPU_ROWS_CUH
 #define GPU_ROWS_CUH
 
 #include "gpu/device.cuh"
+#include "trainer/learn/bpr_math.h"
 
 /* How a warp divides into groups for a stride: a row of up to 128 elements takes one load of a lane. */
 template <uint32_t STRIDE> struct row_shape {

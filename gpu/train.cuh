@@ -19,8 +19,8 @@ struct train_run {
 };
 
 /*
- * Triples under way at one time at most, so that few of them meet in a row: an eighth of the users, and a sixteenth of the items, of which a triple has two. At least 1;
- * a warp has a few more at the least. docs/GPU.md says what more would cost.
+ * Triples under way at one time at most, so that few of them meet in a row: an eighth of the users, and a sixteenth of the items, of which a triple has two.
+ * At least 1; a warp has a few more at the least. docs/GPU.md says what more would cost.
  */
 uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items);
 /* Enqueues the draws of a Hogwild job. 0, -EIO. */

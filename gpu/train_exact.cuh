@@ -3,8 +3,8 @@
  *
  * A batch is three launches. exact_draw: a lane draws a triple; 16 lanes then take its pulls and loss from the parameters as they stand, and list the rows it
  * touches, each once. exact_add: 16 lanes add a triple's gradients to the rows' sums, in fixed point. exact_apply: 16 lanes apply the sums of a row and clear
- * them. Sums of integers do not depend on their order; dot products go by BPR_LANES partial sums, one a lane, added up in the order of the host's. Which slot a row gets is
- * chance, and nothing depends on it.
+ * them. Sums of integers do not depend on their order; dot products go by BPR_LANES partial sums, one a lane, added up in the order of the host's. Which slot
+ * a row gets is chance, and nothing depends on it.
  */
 #ifndef GPU_TRAIN_EXACT_CUH
 #define GPU_TRAIN_EXACT_CUH

@@ -1,21 +1,20 @@
 /*
  * train_fast.cuh: Hogwild training on the device (Niu et al., NIPS 2011): the draws of a span, many at a time, in no order.
  *
- * A warp takes 32 draws, one a lane. Then its lanes join in groups (rows.cuh), and each group works through its share of the 32 triples, one after the other: the
- * rows of the next triple are asked for before the present one is worked on. Groups take draws whose numbers differ by GROUP_USERS, four in a row, since in
- * the grouped order of the positives these share their user (sampler.h): his row then stays in registers, and what he gained is added to memory once.
+ * A warp takes 32 draws, one a lane. Then its lanes join in groups (rows.cuh), and each group works through its share of the 32 triples, one after the other:
+ * the rows of the next triple are asked for before the present one is worked on. Groups take draws whose numbers differ by GROUP_USERS, four in a row, since
+ * in the grouped order of the positives these share their user (sampler.h): his row then stays in registers, and what he gained is added to memory once.
  *
- * Race model: rows, biases and Adagrad sums change by single atomic additions, so no update is lost; reads take what stands there, up to the number of triples in
- * flight old. The Adagrad addition gives back the sum, so of many groups that pull at one row at once each takes its own, smaller step. A row may be read while
- * part of it has been added to: noise that SGD bears. The host keeps the number in flight below what the tables bear (train.cu).
+ * Race model: rows, biases and Adagrad sums change by single atomic additions, so no update is lost; reads take what stands there, up to the number of
+ * triples in flight old. The Adagrad addition gives back the sum, so of many groups that pull at one row at once each takes its own, smaller step. A row may
+ * be read while part of it has been added to: noise that SGD bears. The host keeps the number in flight below what the tables bear (train.cu).
  */
 #ifndef GPU_TRAIN_FAST_CUH
 #define GPU_TRAIN_FAST_CUH
 
-#include "trainer/learn/bpr_math.h"
-
 #include "gpu/rows.cuh"
 #include "gpu/sample.cuh"
+#include "trainer/learn/bpr_math.h"
 
 #define FAST_BLOCK 128u     /* threads of a block at most */
 #define FAST_LOSS_EVERY 16u /* draws per one whose loss is sampled */
@@ -310,7 +309,7 @@ GPU_FN void fast_score(const struct fast_view *v, const row_part<row_shape<STRID
 	}
 }
 
-/* The highest scored candidate of a group's draw that is no positive of its user, or SAMPLE_NONE. All lanes of the warp come here together; hard: is there one? */
+/* The highest scored candidate of a group's draw that is no positive, or SAMPLE_NONE. All lanes of the warp come here together; hard: is there one? */
 template <uint32_t STRIDE, int BF16> GPU_FN uint32_t fast_hardest(const struct fast_view *v, const struct draw *draw, int hard, uint32_t sub)
 {
 	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, quads = row_shape<STRIDE>::quads, n = quads == 1 ? 4 : quads == 2 ? 2 : 1;

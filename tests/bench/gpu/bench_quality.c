@@ -1,12 +1,13 @@
 /*
- * bench_quality.c: what the CUDA backend's liberties cost in ranking: NDCG@20 on held-out positives of a synthetic world, several seeds. On a device, or on the emulated one.
+ * bench_quality.c: what the CUDA backend's liberties cost in ranking: NDCG@20 on held-out positives of a synthetic world, several seeds. On a device, or on
+ * the emulated one.
  *
  *   bench_quality [SEEDS [EPOCHS]]
  *
- * Two tables. Backends: the CPU's, CUDA with fp32 rows, CUDA with bf16 rows, the same draws each. Triples in flight: the emulation runs a block after another, so
- * staleness is played by a plain loop: windows of M draws all read the parameters as they stood at the window's start, and their steps are added at its end.
- * That is the worst case: on a device most rows are read later. The Adagrad sums are taken from the additions' answers, as the kernels do; and, to
- * see what that is worth, as they stood at the window's start.
+ * Two tables. Backends: the CPU's, CUDA with fp32 rows, CUDA with bf16 rows, the same draws each. Triples in flight: the emulation runs a block after
+ * another, so staleness is played by a plain loop: windows of M draws all read the parameters as they stood at the window's start, and their steps are added
+ * at its end. That is the worst case: on a device most rows are read later. The Adagrad sums are taken from the additions' answers, as the kernels do; and,
+ * to see what that is worth, as they stood at the window's start.
  */
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
- * test_gpu_sample.cu: the device's draws are the host sampler's, field by field: every kind of negative, recent positives, weights, both orders of the walk, users
- * with nearly all or all items, spans that begin anywhere; on the emulated device, through the mirror of the training set.
+ * test_gpu_sample.cu: the device's draws are the host sampler's, field by field: every kind of negative, recent positives, weights, both orders of the walk,
+ * users with nearly all or all items, spans that begin anywhere; on the emulated device, through the mirror of the training set.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /*
- * test_gpu_train.c: training by the CUDA backend on the emulated device: the deterministic mode against the CPU backend, bit for bit; the fast mode triple by triple
- * against the CPU's, and many triples at once against the sum of their gradients; jobs and their limits.
+ * test_gpu_train.c: training by the CUDA backend on the emulated device: the deterministic mode against the CPU backend, bit for bit; the fast mode triple by
+ * triple against the CPU's, and many triples at once against the sum of their gradients; jobs and their limits.
  */
 #include <errno.h>
 #include <math.h>

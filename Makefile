@@ -153,7 +153,7 @@ ptxas:
 
 # The tests of gpu/ and its benchmark on a real GPU. Without one they say SKIP and why. compute-sanitizer looks for wrong accesses and for races in shared memory.
 GPU_REAL_TESTS := $(patsubst tests/unit/gpu/%.cu,$(B)/gpu/%,$(wildcard tests/unit/gpu/test_*.cu)) $(patsubst tests/unit/gpu/%.c,$(B)/gpu/%,$(wildcard tests/unit/gpu/test_*.c))
-GPU_REAL_BENCH := $(patsubst tests/bench/gpu/%.c,$(B)/gpu/%,$(wildcard tests/bench/gpu/bench_*.c))
+GPU_REAL_BENCH := $(patsubst tests/bench/gpu/%.c,$(B)/gpu/%,$(wildcard tests/bench/gpu/bench_*.c)) $(patsubst tests/bench/gpu/%.cu,$(B)/gpu/%,$(wildcard tests/bench/gpu/bench_*.cu))
 COMPUTE_SANITIZER := $(shell command -v compute-sanitizer 2>/dev/null)
 $(B)/obj/real/%.cu.o: %.cu $(B)/stamp/cuda
 	@mkdir -p $(@D)
@@ -165,6 +165,8 @@ $(B)/gpu/test_%: $(B)/obj/real/tests/unit/gpu/test_%.cu.o $(B)/obj/tests/gpu/no_
 $(B)/gpu/test_%: $(B)/obj/tests/unit/gpu/test_%.c.o $(B)/obj/tests/gpu/no_emulation.c.o $(LIB_gpu) $(USES_learn)
 	$(link)
 $(B)/gpu/bench_%: $(B)/obj/tests/bench/gpu/bench_%.c.o $(LIB_gpu) $(USES_learn)
+	$(link)
+$(B)/gpu/bench_%: $(B)/obj/real/tests/bench/gpu/bench_%.cu.o $(LIB_gpu) $(USES_learn)
 	$(link)
 $(B)/gpu/probe: $(B)/obj/tests/gpu/probe.c.o $(LIB_gpu) $(USES_learn)
 	$(link)
@@ -216,7 +218,7 @@ $(LIB_gpu_emu): $(GPU_EMU_O) $(B)/stamp/gpu_emu
 # recd and recctl on the emulation, for end-to-end tests: $(B)/emu/recd and $(B)/emu/recctl. They differ from the real ones in backends.c and the library alone.
 EMU_BACKENDS := $(B)/obj/emu/daemon/backends.c.o
 EMU_USES     := $(LIB_daemon) $(LIB_gpu_emu) $(USES_model) $(LIB_emu)
-EMU_PROGRAMS := $(B)/emu/recd $(B)/emu/recctl
+EMU_PROGRAMS := $(B)/emu/recd $(B)/emu/recctl $(B)/emu/bench_device
 $(EMU_BACKENDS): daemon/backends.c $(B)/stamp/flags
 	@mkdir -p $(@D)
 	@echo "  CC   $< (emulated CUDA)"
@@ -250,8 +252,10 @@ $(B)/tests/gpu/%: $(B)/obj/emu/tests/unit/gpu/%.cu.o $(LIB_gpu_emu) $(USES_learn
 	$(link)
 $(B)/tests/gpu/%: $(B)/obj/tests/unit/gpu/%.c.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
 	$(link)
-# A benchmark of gpu/ on the emulation: of rankings, not of speed.
+# The benchmarks of gpu/ on the emulation: bench_quality for rankings, bench_device (tiny) to see that it works.
 $(B)/emu/bench_%: $(B)/obj/tests/bench/gpu/bench_%.c.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
+	$(link)
+$(B)/emu/bench_%: $(B)/obj/emu/tests/bench/gpu/bench_%.cu.o $(LIB_gpu_emu) $(USES_learn) $(LIB_emu)
 	$(link)
 UNIT += $(EMU_TESTS) $(filter-out $(UNIT),$(GPU_TESTS))
 unit: $(UNIT)
@@ -293,8 +297,11 @@ bench: all $(BENCH)
 KAFKA_BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/kafka/*.c))
 bench-kafka: all $(KAFKA_BENCH) $(B)/bench/bench_replay
 	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BENCH=$(abspath $(B)/bench) /usr/bin/python3 -B tests/bench/kafka/bench_kafka.py $(BENCH_KAFKA)
+# Then the stream beside training from files, part by part. BENCH_STREAM: other flags of scripts/bench-stream, such as "skips --seeds 42,7,3", or none.
+BENCH_STREAM ?= curve
 bench-quality: all
 	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) scripts/bench-quality
+	@$(if $(filter-out none,$(BENCH_STREAM)),RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) scripts/bench-stream $(BENCH_STREAM))
 
 # ---- lint -----------------------------------------------------------------------------------------------------------------------------
 # Four checks, each of which must be silent. A clean clang-tidy result is kept until the file or any header changes.

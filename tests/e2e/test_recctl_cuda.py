@@ -1,5 +1,5 @@
 """`recctl train --backend cuda` on the emulated device: the same global model as the processor's, bit for bit, in deterministic mode; personal rows that agree to
-rounding; what it says without a device, and when one fails.
+rounding; what it says without a device, and when one fails. The benchmark of the device, once.
 
 EMU_RECCTL names recctl with the emulation; otherwise it is emu/recctl in the build folder.
 """
@@ -93,3 +93,10 @@ def test_a_device_that_fails(data, tmp_path):
             break  # the last call was before that number
         calls += 1 + calls // 6
     assert outcomes == {"ended", "processor from the start", "processor personalizes"}
+
+
+def test_the_benchmark_runs():
+    """Its figures are for a real GPU (make bench-gpu); here only that it gets to its end."""
+    done = subprocess.run([os.path.join(os.path.dirname(EMU_RECCTL), "bench_device"), "tiny"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1 + 2 * (1 + 4 + 2 + 3), done.stdout

@@ -2,8 +2,8 @@
  * backend_cuda.cu: the CUDA backend's table of functions, and how a device is found, opened and let go (backend.h, backend.cuh). One thread at a time.
  *
  * The device: the first one that can do the work, in the order in which CUDA shows them, so CUDA_VISIBLE_DEVICES chooses; a context is made on no other.
- * After a failure other than refused memory every call is -EIO, until close. Closing a backend that failed resets the device, as otherwise the process could not
- * use it again. Host memory is the truth: a new backend is filled from there.
+ * After a failure other than refused memory every call is -EIO, until close. Closing a backend that failed resets the device, as otherwise the process could
+ * not use it again. Host memory is the truth: a new backend is filled from there.
  */
 #include <errno.h>
 #include <math.h>

@@ -33,9 +33,10 @@ void set_mirror_close(struct backend *backend)
 	struct set_mirror *mirror = backend->mirror;
 	if (!mirror)
 		return;
-	struct device_array *const arrays[] = {&mirror->positives,   &mirror->weights,     &mirror->slots,  &mirror->filter,  &mirror->user_positives, &mirror->candidates,
-	                                       &mirror->alias_below, &mirror->alias_other, &mirror->recent, &mirror->skips,   &mirror->n_skips,
-	                                       &mirror->skip_offsets};
+	struct device_array *const arrays[] = {
+		&mirror->positives,   &mirror->weights,     &mirror->slots,  &mirror->filter, &mirror->user_positives, &mirror->candidates,
+		&mirror->alias_below, &mirror->alias_other, &mirror->recent, &mirror->skips,  &mirror->n_skips,        &mirror->skip_offsets,
+	};
 	for (struct device_array *array : arrays)
 		device_array_free(array);
 	free(mirror);

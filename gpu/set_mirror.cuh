@@ -9,7 +9,8 @@
  *   recent positives     all of them, oldest first: every job takes from them
  *   skips                only while some negatives come from them. The host derives a user's skips when asked, which takes time, so they are kept by user and
  *                        brought up to date in turn: SKIP_USERS users a job. All users before each job of the deterministic mode, and before the first
- *                        job that has no time limit (offline, skips do not change meanwhile). A user whose turn has not come has none: he gets uniform negatives.
+ *                        job that has no time limit (offline, skips do not change meanwhile). A user whose turn has not come has none and gets uniform
+ *                        negatives.
  *                        Lists that stay as they are (skip_source.offsets) are sent once.
  *
  * All of it is enqueued on backend->stream, so a job sees the set as it was when the job was enqueued.

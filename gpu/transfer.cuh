@@ -32,7 +32,7 @@ int piece_take(struct backend *backend, struct piece *ret_piece);
 int piece_send(struct backend *backend, const struct piece *piece, size_t bytes);
 /* After the last launch that reads piece->device. */
 int piece_used(struct backend *backend, const struct piece *piece);
-/* Device to host, after what is enqueued on backend->stream; `from` is piece->device or any other memory of the device. piece_wait() before reading piece->host. */
+/* Device to host, after what is enqueued on backend->stream; `from`: piece->device or any other memory of the device. piece_wait() before piece->host is read. */
 int piece_fetch(struct backend *backend, const struct piece *piece, const void *from, size_t bytes);
 int piece_wait(struct backend *backend, const struct piece *piece);
 

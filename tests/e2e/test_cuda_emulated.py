@@ -1,4 +1,4 @@
-"""The daemon with training.backend = "cuda" on the emulated device: the story of scripts/demo, smaller, beside the same story on the CPU; and devices that fail on the way.
+"""The daemon with training.backend = "cuda" on the emulated device: the story of scripts/demo, smaller, beside the same story on the CPU; and devices that fail.
 
 EMU_RECD and EMU_RECCTL name the programs that are linked with the emulation (tests/cuda_emu); `make check` builds them.
 """
@@ -71,7 +71,7 @@ def judged(logs, model):
 
 
 def live_story(recd, logs, backend):
-    """Half of the logs lie there, the rest is written while it trains; a snapshot, SIGKILL, a restart; trained until it rests. Returns how both models are judged."""
+    """Half of the logs lie there, the rest is written while it trains; a snapshot, SIGKILL, a restart; trained until it rests. How both models are judged."""
     passes = WORLD[3]
     recd.append("items", [logs["catalogue"]])
     for stream in STREAMS:
@@ -134,7 +134,7 @@ def digest_of_half(logs, tmp_path_factory):
 
 @pytest.mark.parametrize("failure, mends", [("unknown@300", True), ("nomem@300", True), ("launch@40", True), ("lost@300", False)])
 def test_device_fails_and_is_opened_anew(make_recd, logs, digest_of_half, monkeypatch, failure, mends):
-    """A device that fails in the middle: the CPU goes on at once; then the device is opened anew, where it can be. Nothing is lost, nothing half-done is published."""
+    """A device that fails in the middle: the CPU goes on at once; the device is opened anew, where it can be. Nothing is lost, nothing half-done published."""
     monkeypatch.setenv("CUDA_EMU_FAIL", failure)
     recd = fed(make_recd(settings("cuda", 20, 'on_device_loss = "rebuild"; device_pause_ms = 200;')), logs)
     recd.wait(lambda: recd.status()["device"]["losses"] == 1, "the device did not fail")

@@ -1,6 +1,6 @@
 /*
- * no_emulation.c: the emulation's control (tests/cuda_emu/emu_control.h) for tests that run on a real GPU: seeds change nothing, calls are not made to fail, and nothing
- * is known about what is alive.
+ * no_emulation.c: the emulation's control (tests/cuda_emu/emu_control.h) for tests that run on a real GPU: seeds change nothing, calls are not
+ * made to fail, and nothing is known about what is alive.
  */
 #include "tests/cuda_emu/emu_control.h"
 

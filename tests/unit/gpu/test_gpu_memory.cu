@@ -1,6 +1,6 @@
 /*
- * test_gpu_memory.cu: a backend's life: which device is taken and why none is, memory that grows in stream order, opening that fails half-way, and a whole cycle in
- * which each CUDA call fails once: no crash, nothing left behind, the fault in words, and a new backend that does the work from host memory.
+ * test_gpu_memory.cu: a backend's life: which device is taken and why none is, memory that grows in stream order, opening that fails half-way, and a whole
+ * cycle in which each CUDA call fails once: no crash, nothing left behind, the fault in words, and a new backend that does the work from host memory.
  */
 #include "tests/unit/gpu/gpu_testing.h"
 

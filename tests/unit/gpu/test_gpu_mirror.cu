@@ -89,7 +89,8 @@ static struct set_view sync_and_check(struct gpu_world *world, const struct trai
 static void add_pairs(struct gpu_world *world, uint32_t n, uint32_t stream, uint32_t passes)
 {
 	for (uint32_t k = 0; k < n; k++)
-		assert_true(training_set_add(&world->set, world_random(2 * k, stream) % world->set.n_users, world_random(2 * k + 1, stream) % world->set.n_items, passes) >= 0);
+		assert_true(training_set_add(&world->set, world_random(2 * k, stream) % world->set.n_users,
+		                             world_random(2 * k + 1, stream) % world->set.n_items, passes) >= 0);
 }
 
 static void open_world(struct gpu_world *world)

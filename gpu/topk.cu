@@ -229,15 +229,17 @@ GPU_FN void cut_back(const struct topk_view &v, const struct scan_place &place, 
 			wanted |= s.counts[first + i] > v.capacity - TILE;
 		if (!wanted)
 			continue;
-		for (uint32_t e = threadIdx.x; e < SORTED; e += THREADS) {
+		for (uint32_t e = threadIdx.x; e < SORTED; e += THREADS) { /* redundant: one more key would still lie in the tiles */
 			const uint32_t slot = first + e / v.capacity, at = e % v.capacity;
-			s.keys[e] = slot < place.n_users && at < s.counts[slot] ? list_of(v, place, slot)[at] : 0;
+			s.keys[e] = at < s.counts[slot] ? list_of(v, place, slot)[at] : 0; /* who is not there has none */
 		}
 		__syncthreads();
 		sort_segments(s.keys, v.capacity);
 		for (uint32_t e = threadIdx.x; e < SORTED; e += THREADS) {
 			const uint32_t slot = first + e / v.capacity, at = e % v.capacity;
-			if (slot < place.n_users && at < v.k)
+			if (at >= v.k) /* redundant: what lies behind the k-th is not read, and need not be written */
+				continue;
+			if (slot < place.n_users)
 				list_of(v, place, slot)[at] = s.keys[e];
 		}
 		if (threadIdx.x < together && first + threadIdx.x < place.n_users) {
@@ -282,8 +284,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AN_SM) topk_scan(struct topk_v
 			__syncthreads(); /* one is enough: the other pair of tiles is what was read before it */
 			if (coordinate + SLICE < v.stride)
 				part = slice_load(v, place, item, coordinate + SLICE);
-			else if (item + TILE < place.end)
-				part = slice_load(v, place, item + TILE, 0);
+			else
+				part = slice_load(v, place, item + TILE, 0); /* of zeros after the last */
 			slice_multiply(tiles, sums);
 			tiles = tiles == s.tiles ? s.tiles + 2 * TILE_FLOATS : s.tiles;
 		}
@@ -315,7 +317,7 @@ __global__ void __launch_bounds__(THREADS) topk_join(struct topk_view v, uint32_
 			best[at] = best[at] > other[width - 1 - at] ? best[at] : other[width - 1 - at];
 		__syncthreads();
 		for (uint32_t apart = width / 2; apart > 0; apart /= 2) {
-			for (uint32_t pair = threadIdx.x; pair < width / 2; pair += THREADS) {
+			for (uint32_t pair = threadIdx.x; pair < width / 2; pair += THREADS) { /* redundant: behind them lies `other`, which is done with */
 				const uint32_t at = 2 * pair - (pair & (apart - 1));
 				order_pair(&best[at], &best[at + apart], 1);
 			}

@@ -173,14 +173,14 @@ static void test_every_k(void **state)
 	static const uint32_t ks[] = {1, 2, 63, 64, 65, 128, 129, 256, 257, 512, 513, 1000, 1024};
 	(void)state;
 	NEED_DEVICE();
-	struct rankings *r = rankings_new(4, 4000, 3, 1, 20);
+	struct rankings *r = rankings_new(4, 2200, 2, 1, 20);
 	for (uint32_t k : ks) {
 		r->batch.k = k;
 		check(r);
 	}
 	rankings_free(r);
-	r = rankings_new(3, 20000, 2, 1, 0); /* ranges for lists of 2,048 keys, too */
-	for (uint32_t k : {1u, 30u, 1024u}) {
+	r = rankings_new(3, 17000, 1, 1, 0); /* ranges for lists of 2,048 keys, too */
+	for (uint32_t k : {30u, 1024u}) {
 		r->batch.k = k;
 		check(r);
 	}
@@ -192,14 +192,14 @@ static void test_orders_of_items(void **state)
 {
 	(void)state;
 	NEED_DEVICE();
-	struct rankings *r = rankings_new(2, 3000, 2, 1, 0);
+	struct rankings *r = rankings_new(2, 1500, 2, 1, 0);
 	for (int order = 0; order < 3; order++) {
-		for (uint32_t i = 0; i < 3000; i++) {
+		for (uint32_t i = 0; i < 1500; i++) {
 			r->tables.V[i * 2] = r->tables.V[i * 2 + 1] = 0.0f;
 			r->tables.bi[i] = order == 0 ? static_cast<float>(i) : order == 1 ? -static_cast<float>(i) : (i % 2 ? 0.0f : -0.0f);
 		}
 		publish(r);
-		for (uint32_t k : {1u, 40u, 300u, 1024u}) {
+		for (uint32_t k : {1u, 40u, 1024u}) {
 			r->batch.k = k;
 			check(r);
 		}
@@ -207,21 +207,43 @@ static void test_orders_of_items(void **state)
 	rankings_free(r);
 }
 
-/* A product too small for a float leaves -0, which is no lower than 0. */
+/* A product too small for a float leaves -0, which is no lower than 0. It stands at the last coordinate: a zero after it would make it 0. */
 static void test_zeros_are_equal(void **state)
 {
 	(void)state;
 	NEED_DEVICE();
-	struct rankings *r = rankings_new(1, 70, 1, 70, 0);
+	struct rankings *r = rankings_new(16, 70, 1, 70, 0);
+	memset(r->tables.V, 0, 70 * 16 * sizeof(float));
+	memset(r->rows, 0, 16 * sizeof(float));
 	for (uint32_t i = 0; i < 70; i++) {
-		r->tables.V[i] = i % 2 ? 0.0f : 1e-30f;
+		r->tables.V[i * 16 + 15] = i % 2 ? 0.0f : 1e-30f;
 		r->tables.bi[i] = i % 2 ? 0.0f : -0.0f;
 	}
-	r->rows[0] = -1e-30f;
+	r->rows[15] = -1e-30f;
 	publish(r);
 	run(r);
 	for (uint32_t j = 0; j < 70; j++)
 		assert_int_equal(r->items[j], j);
+	rankings_free(r);
+}
+
+/* The best of a range come early and one to a step, so that a list's places behind the k-th still hold one of them when the ranges are joined. */
+static void test_nothing_is_ranked_twice(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	struct rankings *r = rankings_new(1, 4200, 1, 3, 0);
+	for (uint32_t first : {0u, 2000u}) { /* the last range holds the best of all; then the first one */
+		for (uint32_t i = 0; i < 4200; i++) {
+			r->tables.V[i] = 0.0f;
+			r->tables.bi[i] = i % 64 == 3 && i / 64 % 22 < 5 ? static_cast<float>(i % 1408 + (first ? first * (3 - i / 1408) : i)) : 0.0f;
+		}
+		publish(r);
+		for (uint32_t k : {3u, 2u, 5u, 6u}) {
+			r->batch.k = k;
+			check(r);
+		}
+	}
 	rankings_free(r);
 }
 
@@ -324,7 +346,7 @@ static void test_schedules(void **state)
 	(void)state;
 	NEED_DEVICE();
 	struct rankings *r = rankings_new(9, 900, 70, 10, 4);
-	for (uint32_t seed = 1; seed <= 8; seed++) {
+	for (uint32_t seed = 1; seed <= 6; seed++) {
 #ifdef GPU_EMULATED
 		emu_seed(seed);
 #endif
@@ -372,6 +394,7 @@ int main(void)
 		cmocka_unit_test(test_every_k),
 		cmocka_unit_test(test_orders_of_items),
 		cmocka_unit_test(test_zeros_are_equal),
+		cmocka_unit_test(test_nothing_is_ranked_twice),
 		cmocka_unit_test(test_masks),
 		cmocka_unit_test(test_scores_that_are_not_finite),
 		cmocka_unit_test(test_several_passes),

@@ -21,7 +21,7 @@
 #include "gpu/backend.cuh"
 #include "gpu/pair_set.cuh"
 
-#define SKIP_USERS 4096u
+#define SKIP_USERS 1024u
 
 struct set_mirror {
 	struct device_array positives, weights, slots, filter, user_positives;

@@ -422,18 +422,27 @@ static void test_refused_memory(void **state)
 	for (uint64_t n = 1; failed; n++) {
 		struct gpu_world world;
 		struct set_view view = {};
-		open_world(&world);
+		struct popularity popularity = {};
+		gpu_world_init(&world, 16, USERS, ITEMS);
+		gpu_world_open(&world);
+		gpu_world_grow(&world, USERS / 2, ITEMS / 2);
 		add_pairs(&world, 500, 1, 1);
+		assert_int_equal(popularity_refresh(&popularity, &world.set, 0.5f), 0);
 		sync_and_check(&world, &job_with_limit);
+		gpu_world_grow(&world, USERS, ITEMS);
 		add_pairs(&world, 2000, 2, 1);
+		assert_int_equal(popularity_refresh(&popularity, &world.set, 0.5f), 0);
 		emu_fail_at(EMU_FAIL_NOMEM, n);
 		int rc = set_mirror_sync(world.backend, &job_with_limit, &view);
 		failed = emu_failed();
 		emu_fail_at(EMU_FAIL_NEVER, 0);
 		assert_true(rc == 0 || (failed && rc == -ENOMEM));
 		refused += rc < 0;
-		add_pairs(&world, 20, 3, 1);
+		if (n % 2)
+			add_pairs(&world, 20, 3, 1);
+		assert_int_equal(popularity_refresh(&popularity, &world.set, 0.5f), 0);
 		sync_and_check(&world, &job_with_limit);
+		popularity_free(&popularity);
 		gpu_world_close(&world);
 	}
 	assert_true(refused > 10);

@@ -66,7 +66,8 @@ struct engine_refresh {
 	size_t capacity;
 	float *starts, *rows;     /* [REFRESH_USERS_MAX, dim] */
 	uint32_t n_wanted;        /* so many take about the budget, as measured */
-	int64_t pause_until_us;   /* after a batch that was refused: one by one until then */
+	uint32_t slow;            /* smallest batches in a row that took far too long */
+	int64_t pause_until_us;   /* after a batch that was refused, or slow ones: one by one until then */
 };
 
 struct engine_training {

@@ -12,9 +12,10 @@
 
 #include "daemon/engine_internal.h"
 
-#define BATCH_FIRST 32u
-#define BATCH_LEAST 8u /* fewer are not worth the way to the device */
+#define BATCH_LEAST 8u /* fewer are not worth the way to the device; the first batch has so many */
 #define REFUSED_PAUSE_US 1000000
+#define SLOW_PAUSE_US 60000000 /* after two of the smallest batches in a row were far too long: this device is no help here */
+#define SLOW_TIMES 4
 
 void engine_refresh_close(struct engine *engine)
 {
@@ -38,7 +39,7 @@ static int refresh_open(struct engine *engine)
 		return -ENOMEM;
 	engine->refresh->starts = malloc(bytes);
 	engine->refresh->rows = malloc(bytes);
-	engine->refresh->n_wanted = BATCH_FIRST;
+	engine->refresh->n_wanted = BATCH_LEAST;
 	if (engine->refresh->starts != NULL && engine->refresh->rows != NULL)
 		return 0;
 	engine_refresh_close(engine);
@@ -96,6 +97,22 @@ static uint32_t gather(struct engine *engine, const struct generation *g)
 	return n;
 }
 
+/* After a batch of n rows. */
+static void size_next_batch(struct engine_refresh *r, uint32_t n, int64_t now_us, int64_t began_us, int64_t budget_us)
+{
+	const int64_t took_us = now_us - began_us;
+
+	if (took_us * 2 < budget_us && n == r->n_wanted)
+		r->n_wanted = r->n_wanted * 2 < REFRESH_USERS_MAX ? r->n_wanted * 2 : REFRESH_USERS_MAX;
+	else if (took_us > budget_us)
+		r->n_wanted = r->n_wanted / 2 > BATCH_LEAST ? r->n_wanted / 2 : BATCH_LEAST;
+	r->slow = n <= BATCH_LEAST && took_us > budget_us * SLOW_TIMES ? r->slow + 1 : 0;
+	if (r->slow < 2) /* the first one also makes the device ready */
+		return;
+	r->slow = 0;
+	r->pause_until_us = now_us + SLOW_PAUSE_US;
+}
+
 /* Fits many rows on the device. Returns how many; 0: there is no device, or it cannot now. */
 static int refit_together(struct engine *engine, const struct generation *g, int64_t budget_us)
 {
@@ -103,7 +120,6 @@ static int refit_together(struct engine *engine, const struct generation *g, int
 	struct personalize_options options = engine->config.personalize;
 	struct personalize_batch batch = { .options = &options };
 	struct engine_refresh *r = engine->refresh;
-	int64_t took_us;
 
 	if (!learner_has_batches(engine->learner) || (r != NULL && began_us < r->pause_until_us) || refresh_open(engine) < 0)
 		return 0;
@@ -129,11 +145,7 @@ static int refit_together(struct engine *engine, const struct generation *g, int
 		engine_fold_end(engine, &facts, g, r->rcs[k] == 0 ? r->rows + (size_t)k * g->tables.dim : NULL, r->offsets[k + 1] - r->offsets[k], r->all[k]);
 	}
 	engine->fold.refreshed += batch.n;
-	took_us = engine_mono_us() - began_us;
-	if (took_us * 2 < budget_us && batch.n == r->n_wanted)
-		r->n_wanted = r->n_wanted * 2 < REFRESH_USERS_MAX ? r->n_wanted * 2 : REFRESH_USERS_MAX;
-	else if (took_us > budget_us)
-		r->n_wanted = r->n_wanted / 2 > BATCH_LEAST ? r->n_wanted / 2 : BATCH_LEAST;
+	size_next_batch(r, batch.n, engine_mono_us(), began_us, budget_us);
 	return (int)batch.n;
 }
 

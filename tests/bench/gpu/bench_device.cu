@@ -4,8 +4,8 @@
  *   bench_device        on a GPU (make bench-gpu): tables of 30k x 41k and 1M x 100k; about two minutes
  *   bench_device tiny   everything once on tables of a few hundred rows, to see that it works; the figures mean nothing
  *
- * The row limit: random rows are read and written back, 16 lanes to a row of 256 bytes, by as many warps as the device holds, nothing else. A triple changes three rows,
- * so a third of that rate is the limit of training at d = 64 in fp32. Medians of several rounds. Figures are printed and never asserted.
+ * The row limit: random rows are read and written back, 16 lanes to a row of 256 bytes, by as many warps as the device holds, nothing else. A triple changes
+ * three rows, so a third of that rate is the limit of training at d = 64 in fp32. Medians of several rounds. Figures are printed and never asserted.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -216,7 +216,8 @@ static void bench_personalize(struct model *m, uint32_t n)
 	const uint32_t *candidates = learner_candidates(m->learner, &n_candidates);
 	uint64_t *offsets = static_cast<uint64_t *>(take(n + 1, sizeof *offsets));
 	uint32_t *positives = static_cast<uint32_t *>(take(static_cast<size_t>(n) * POSITIVES_A_USER, sizeof *positives));
-	float *starts = static_cast<float *>(take(static_cast<size_t>(n) * DIM, sizeof *starts)), *rows = static_cast<float *>(take(static_cast<size_t>(n) * DIM, sizeof *rows));
+	float *starts = static_cast<float *>(take(static_cast<size_t>(n) * DIM, sizeof *starts));
+	float *rows = static_cast<float *>(take(static_cast<size_t>(n) * DIM, sizeof *rows));
 	int *rcs = static_cast<int *>(take(n, sizeof *rcs));
 	double rates[ROUNDS];
 	personalize_options_default(&options);
@@ -245,7 +246,8 @@ static void bench_personalize(struct model *m, uint32_t n)
 static void bench_topk(struct model *m, uint32_t n, uint32_t k)
 {
 	uint64_t *offsets = static_cast<uint64_t *>(take(n + 1, sizeof *offsets));
-	float *rows = static_cast<float *>(take(static_cast<size_t>(n) * DIM, sizeof *rows)), *scores = static_cast<float *>(take(static_cast<size_t>(n) * k, sizeof *scores));
+	float *rows = static_cast<float *>(take(static_cast<size_t>(n) * DIM, sizeof *rows));
+	float *scores = static_cast<float *>(take(static_cast<size_t>(n) * k, sizeof *scores));
 	uint32_t *items = static_cast<uint32_t *>(take(static_cast<size_t>(n) * k, sizeof *items)), nothing = 0;
 	double rates[ROUNDS];
 	for (uint32_t u = 0; u < n; u++)

@@ -217,8 +217,8 @@ GPU_FN int any_full(const struct topk_view &v, const struct scan_shared &s)
 }
 
 /*
- * All threads, which have met since the last key was added: cuts lists back to their best k, sorted, and raises the thresholds. all = 0: those that may have no room,
- * and their neighbours in the same sort.
+ * All threads, which have met since the last key was added: cuts lists back to their best k, sorted, and raises the thresholds. all = 0: those that may have no
+ * room, and their neighbours in the same sort.
  */
 GPU_FN void cut_back(const struct topk_view &v, const struct scan_place &place, const struct scan_shared &s, int all)
 {

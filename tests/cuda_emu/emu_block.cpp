@@ -39,9 +39,9 @@ void *emu_shared(void)
 
 const char *emu_meet_name(enum emu_meet op)
 {
-	static const char *const names[] = {"nothing", "__shfl_sync", "__shfl_xor_sync", "__shfl_up_sync", "__shfl_down_sync", "__ballot_sync", "__any_sync", "__all_sync",
-		"__syncwarp", "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync", "__reduce_xor_sync",
-		"__reduce_min_sync", "__reduce_max_sync", "__match_any_sync", "__syncthreads"};
+	static const char *const names[] = {"nothing", "__shfl_sync", "__shfl_xor_sync", "__shfl_up_sync", "__shfl_down_sync", "__ballot_sync", "__any_sync",
+		"__all_sync", "__syncwarp", "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
+		"__reduce_xor_sync", "__reduce_min_sync", "__reduce_max_sync", "__match_any_sync", "__syncthreads"};
 	return names[op];
 }
 
@@ -196,7 +196,8 @@ static void begin_block(uint64_t index)
 {
 	struct emu_block *b = &emu_block;
 	dim3 grid = b->launch->grid, block = b->launch->block;
-	emu_here.block = {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y), static_cast<unsigned>(index / grid.x / grid.y)};
+	emu_here.block = {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
+		static_cast<unsigned>(index / grid.x / grid.y)};
 	b->live = b->n;
 	b->at_barrier = b->predicates = 0;
 	b->barriers = 0;

@@ -26,7 +26,7 @@ enum emu_failure {
 	EMU_FAIL_NOMEM,   /* call N returns cudaErrorMemoryAllocation and does nothing (but wait, if it is a call that waits); later calls work */
 	EMU_FAIL_UNKNOWN, /* the same with cudaErrorUnknown */
 	EMU_FAIL_LOST,    /* call N and all after it return cudaErrorDevicesUnavailable; work that has not run is dropped. Only emu_reset() mends it */
-	EMU_FAIL_LAUNCH   /* the Nth launch faults when it runs, after some of its blocks; all calls then return cudaErrorLaunchFailure until cudaDeviceReset() */
+	EMU_FAIL_LAUNCH   /* launch N faults when it runs, after some of its blocks; then calls return cudaErrorLaunchFailure until cudaDeviceReset() */
 };
 
 /* 0: blocks and lanes in order, streams as late as possible. Else: drawn at random from this seed. */

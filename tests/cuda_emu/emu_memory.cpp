@@ -326,7 +326,8 @@ cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
 static void run_copy(struct emu_op *op)
 {
 	for (size_t row = 0; row < op->height; row++)
-		memmove(static_cast<unsigned char *>(op->to) + row * op->to_pitch, static_cast<const unsigned char *>(op->from) + row * op->from_pitch, op->width);
+		memmove(static_cast<unsigned char *>(op->to) + row * op->to_pitch, static_cast<const unsigned char *>(op->from) + row * op->from_pitch,
+		        op->width);
 }
 
 static void run_fill(struct emu_op *op)

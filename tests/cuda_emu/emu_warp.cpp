@@ -62,8 +62,8 @@ static void check_meeting(const struct emu_lane *warp, const struct emu_lane *me
 			continue;
 		const struct emu_lane *other = &warp[l];
 		if (other->op != me->op || other->mask != me->mask || other->line != me->line)
-			emu_die("lanes of one mask do not meet: lane %d is at %s, line %d, mask %08x; lane %d at %s, line %d, mask %08x", me->lane, emu_meet_name(me->op), me->line,
-			        me->mask, l, emu_meet_name(other->op), other->line, other->mask);
+			emu_die("lanes of one mask do not meet: lane %d is at %s, line %d, mask %08x; lane %d at %s, line %d, mask %08x", me->lane,
+			        emu_meet_name(me->op), me->line, me->mask, l, emu_meet_name(other->op), other->line, other->mask);
 	}
 }
 
@@ -166,6 +166,7 @@ void emu_warp_leave(struct emu_lane *lane)
 	struct emu_lane *warp = lane - lane->lane;
 	for (int l = 0; l < 32; l++) {
 		if ((b->warp_waiting[lane->warp] >> l & 1) && (warp[l].mask >> lane->lane & 1))
-			emu_die("lane %d of warp %d returns while lane %d waits for it in %s, line %d", lane->lane, lane->warp, l, emu_meet_name(warp[l].op), warp[l].line);
+			emu_die("lane %d of warp %d returns while lane %d waits for it in %s, line %d", lane->lane, lane->warp, l, emu_meet_name(warp[l].op),
+			        warp[l].line);
 	}
 }

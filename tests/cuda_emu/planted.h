@@ -121,7 +121,8 @@ static inline void planted_test(void **state)
 	}
 	const char *evidence = planted_evidence(p);
 	if (!evidence) {
-		print_message("SKIP %s: this build cannot see the bug; %s does\n", p->name, p->asan ? "AddressSanitizer" : p->tsan ? "ThreadSanitizer" : "UBSan");
+		print_message("SKIP %s: this build cannot see the bug; %s does\n", p->name,
+		              p->asan ? "AddressSanitizer" : p->tsan ? "ThreadSanitizer" : "UBSan");
 		skip();
 	}
 	for (int seed = 0; seed < p->seeds; seed++) {

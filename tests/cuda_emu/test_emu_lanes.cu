@@ -149,7 +149,8 @@ __global__ static void places(uint3 *out)
 {
 	unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
 	unsigned lane = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-	out[block * blockDim.x * blockDim.y * blockDim.z + lane] = {threadIdx.x + 10 * blockIdx.x, threadIdx.y + 10 * blockIdx.y, threadIdx.z + 10 * blockIdx.z};
+	out[block * blockDim.x * blockDim.y * blockDim.z + lane] = {threadIdx.x + 10 * blockIdx.x, threadIdx.y + 10 * blockIdx.y,
+		threadIdx.z + 10 * blockIdx.z};
 }
 
 static void every_lane_of_a_grid_in_three_dimensions_runs_once(void **state)

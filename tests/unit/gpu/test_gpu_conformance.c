@@ -1,6 +1,6 @@
 /*
- * test_gpu_conformance.c: whole lives of a model, on the emulated device, on the CPU and by the plain reference, which must come to the same bits in deterministic
- * mode, and to the same quality in fast mode.
+ * test_gpu_conformance.c: whole lives of a model, on the emulated device, on the CPU and by the plain reference, which must come to the same bits in
+ * deterministic mode, and to the same quality in fast mode.
  *
  * A life: a user with half of all items, one with all, some with none; items nobody knows; negatives of all kinds; tables that grow and a training set that is
  * thrown away and filled anew between jobs.

@@ -1,6 +1,6 @@
 /*
- * test_gpu_outlived.c: a learner outlives its device. In a life of jobs, growth, pulls, a push and queries each CUDA call, and each launch, fails once; the learner
- * says what failed, goes on by another backend from the last whole copy, and comes to the bits that it would have come to undisturbed.
+ * test_gpu_outlived.c: a learner outlives its device. In a life of jobs, growth, pulls, a push and queries each CUDA call, and each launch, fails once; the
+ * learner says what failed, goes on by another backend from the last whole copy, and comes to the bits that it would have come to undisturbed.
  */
 #include <errno.h>
 #include <math.h>
@@ -129,7 +129,8 @@ static void query(struct life *life)
 	static const uint32_t items[] = {1, 7, 30, 42, 2, 3};
 	struct personalize_batch people = {.n = 3, .starts = life->good.U, .offsets = offsets, .positives = items, .options = &life->personalize,
 		.ret_rows = life->rows, .ret_rcs = life->rcs};
-	struct topk_batch rankings = {.n = 3, .k = TOP, .rows = life->rows, .offsets = offsets, .masked = items, .ret_items = life->tops, .ret_scores = life->scores};
+	struct topk_batch rankings = {.n = 3, .k = TOP, .rows = life->rows, .offsets = offsets, .masked = items, .ret_items = life->tops,
+		.ret_scores = life->scores};
 	size_t n;
 	people.candidates = learner_candidates(life->learner, &n);
 	people.n_candidates = (uint32_t)n;
@@ -195,7 +196,7 @@ static void assert_same(const struct life *want, const struct life *got, uint64_
 	assert_memory_equal(want->scores, got->scores, sizeof want->scores);
 }
 
-/* Failure first, first + stride, ... until one would come after the life's end. Most of them must have been faults, not all: some growth is content with less. */
+/* Failure first, first + stride, ... until one would come after the life's end. Most of them must be faults, not all: some growth is content with less. */
 static void fail_in_turn(enum emu_failure kind, uint64_t first, uint64_t stride)
 {
 	struct life want, life;

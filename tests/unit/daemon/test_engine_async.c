@@ -416,13 +416,17 @@ static void old_rows_are_fitted_together(void **in)
 {
 	struct bench *b = *in;
 	enum served served = SERVED_POPULARITY;
+	struct config resting_config;
 	double own = 0;
 
-	b->config.idle_passes = 200;
 	start(b);
 	push_watches(b, 0, 10);
 	wait_for(b, consumed, b->offset);
 	wait_for(b, refitted, USERS * 3);
+	wait_for(b, trained, 30000);
+	resting_config = b->config;
+	resting_config.idle_passes = 1;
+	engine_reconfigure(b->engine, &resting_config);
 	settle(b);
 	assert_true(fake_count(&fake.calls[FAKE_PERSONALIZE]) > 0);
 	assert_true(fake_count(&fake.fitted) >= 8 * fake_count(&fake.calls[FAKE_PERSONALIZE]));

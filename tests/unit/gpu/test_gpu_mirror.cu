@@ -415,10 +415,9 @@ static void test_skips_off(void **state)
  * Each call of a sync fails once for want of memory (a refused growth by half is tried again with less): the mirror then either took the change or can take it
  * again, and no pair is counted twice.
  */
-static void test_refused_memory(void **state)
+static void check_refused_memory(uint32_t added)
 {
 	int refused = 0, failed = 1;
-	(void)state;
 	for (uint64_t n = 1; failed; n++) {
 		struct gpu_world world;
 		struct set_view view = {};
@@ -430,7 +429,7 @@ static void test_refused_memory(void **state)
 		assert_int_equal(popularity_refresh(&popularity, &world.set, 0.5f), 0);
 		sync_and_check(&world, &job_with_limit);
 		gpu_world_grow(&world, USERS, ITEMS);
-		add_pairs(&world, 2000, 2, 1);
+		add_pairs(&world, added, 2, 1);
 		assert_int_equal(popularity_refresh(&popularity, &world.set, 0.5f), 0);
 		emu_fail_at(EMU_FAIL_NOMEM, n);
 		int rc = set_mirror_sync(world.backend, &job_with_limit, &view);
@@ -446,6 +445,14 @@ static void test_refused_memory(void **state)
 		gpu_world_close(&world);
 	}
 	assert_true(refused > 10);
+}
+
+/* With a table of pairs that has to grow, and with one that has room. */
+static void test_refused_memory(void **state)
+{
+	(void)state;
+	check_refused_memory(2000);
+	check_refused_memory(40);
 }
 #endif
 

@@ -76,23 +76,29 @@ def test_without_a_device(data, tmp_path):
 
 def test_a_device_that_fails(data, tmp_path):
     """Wherever it is lost: the processor does the rest of the work that can be done anew, or the command ends with the reason."""
-    outcomes = set()
-    calls = 1
-    while True:
+
+    def lose_it_at(call):
+        """What became of the command; None: it ended before that call."""
         told = subprocess.run([EMU_RECCTL, "train", "--data_dir", data, "--out_dir", tmp_path, *SMALL, "--epochs", "1", "--steps_per_epoch", "2", "--deterministic"],
-                              capture_output=True, text=True, timeout=300, env={**os.environ, "CUDA_EMU_FAIL": f"lost@{calls}"})
-        assert told.returncode in (0, 1), (calls, told.stderr)
+                              capture_output=True, text=True, timeout=300, env={**os.environ, "CUDA_EMU_FAIL": f"lost@{call}"})
+        assert told.returncode in (0, 1), (call, told.stderr)
         if told.returncode:
-            outcomes.add("ended")
             assert "recctl train: cuda: " in told.stderr
-        elif ", cpu: " in told.stdout:
-            outcomes.add("processor from the start")
-        elif "the processor does it" in told.stderr:
-            outcomes.add("processor personalizes")
-        else:
-            break  # the last call was before that number
-        calls += 1 + calls // 6
-    assert outcomes == {"ended", "processor from the start", "processor personalizes"}
+            return "ended"
+        if ", cpu: " in told.stdout:
+            return "processor from the start"
+        return "processor personalizes" if "the processor does it" in told.stderr else None
+
+    outcomes, call, before = set(), 1, 0
+    while (outcome := lose_it_at(call)) is not None:
+        outcomes.add(outcome)
+        before, call = call, call + 1 + call // 6
+    while call - before > 1:  # personalizing comes last: look for the last call
+        middle = (before + call) // 2
+        outcome = lose_it_at(middle)
+        before, call = (middle, call) if outcome else (before, middle)
+        outcomes.add(outcome)
+    assert outcomes - {None} == {"ended", "processor from the start", "processor personalizes"}
 
 
 def test_the_benchmark_runs():

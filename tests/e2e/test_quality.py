@@ -157,7 +157,7 @@ def test_live_figures_are_those_of_a_recomputation(make_recd):
 
     recd.wait(lambda: recd.status()["quality"]["ranked"] + sum(recd.status()["quality"]["left_out"].values()) >= expected.ranked, "not all ranked")
     quality = recd.status()["quality"]
-    assert expected.ranked > CHUNK_LINES / 2
+    assert expected.ranked > CHUNKS * CHUNK_LINES / 10  # the logs and the sample are the same in every run
     assert quality["ranked"] + sum(quality["left_out"].values()) == expected.ranked
     assert quality["left_out"]["unknown_item"] == quality["left_out"]["lag"] == quality["left_out"]["queue_full"] == 0
     # a busy machine may let some go; what is left is another sample of the same

@@ -296,7 +296,7 @@ static inline int fake_pull(struct backend *backend, struct tables *copy)
 		for (size_t k = 0; k < (size_t)copy->n_items * copy->dim; k += 2)
 			copy->V[k] = FAKE_POISON;
 	}
-	if (rc == 0 && pulled == 0 && tables_reserve(&device->pulled, 0, copy->n_items, copy->dim) == 0) {
+	if (rc == 0 && pulled == 0 && copy->n_items && tables_reserve(&device->pulled, 0, copy->n_items, copy->dim) == 0) {
 		memcpy(device->pulled.V, copy->V, (size_t)copy->n_items * copy->dim * sizeof *copy->V);
 		memcpy(device->pulled.bi, copy->bi, copy->n_items * sizeof *copy->bi);
 		device->pulled.n_items = copy->n_items;

@@ -218,8 +218,10 @@ void emu_streams_drop(void)
 void emu_streams_reset(void)
 {
 	emu_streams_drop();
-	for (struct emu_stream *s = streams; s; s = s->next)
+	for (struct emu_stream *s = streams; s; s = s->next) {
+		emu_acquire(&s->did); /* whose memory goes next */
 		s->gone = s != &default_stream;
+	}
 	for (struct emu_event *e = events; e; e = e->next)
 		e->gone = 1;
 }

@@ -273,8 +273,8 @@ static int check_failure(enum emu_failure kind, uint64_t n, int deterministic, c
 		assert_int_equal(rc < 0, failed);
 	if (rc == -EIO)
 		assert_refuses(&world);
+	emu_fail_at(EMU_FAIL_NEVER, 0); /* close() is not to meet what the cycle did not */
 	backend_cuda.close(world.backend);
-	emu_fail_at(EMU_FAIL_NEVER, 0);
 	if (kind == EMU_FAIL_LOST)
 		emu_reset(); /* the machine's affair */
 	assert_int_equal(emu_live(), 0);

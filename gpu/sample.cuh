@@ -146,7 +146,7 @@ GPU_FN struct draw sample_propose(const struct set_view *set, const struct plan_
 /* A valid negative in place of one that is a positive: a bounded number of random tries, then the first valid candidate after a random one. */
 GPU_FN uint32_t sample_redraw(const struct set_view *set, const struct plan_view *plan, const struct draw *draw)
 {
-	if (set->user_positives[draw->user] >= set->n_candidates)
+	if (set->user_positives[draw->user] >= set->n_candidates) /* redundant: the scan below finds nothing either, after all its tries */
 		return SAMPLE_NONE;
 	for (uint32_t attempt = 1; attempt <= SAMPLE_REDRAWS; attempt++) {
 		struct philox_block random = sample_random(plan, draw, PHILOX_NEGATIVE + attempt);

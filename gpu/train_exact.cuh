@@ -81,6 +81,7 @@ GPU_FN uint32_t exact_hardest(const struct exact_view *v, const struct draw *dra
 	float best = -INFINITY;
 	uint32_t chosen = SAMPLE_NONE;
 	for (uint32_t first = 0; first < v->plan.hard_of; first += EXACT_LANES) {
+		/* redundant: nobody asks the lanes behind the last candidate */
 		uint32_t mine = hard && first + sub < v->plan.hard_of ? sample_hard(&v->set, &v->plan, draw, first + sub) : SAMPLE_NONE;
 		for (uint32_t j = 0; j < EXACT_LANES && first + j < v->plan.hard_of; j++) {
 			uint32_t item = __shfl_sync(GPU_ALL_LANES, mine, (int)j, (int)EXACT_LANES);
@@ -161,7 +162,7 @@ static __global__ void __launch_bounds__(EXACT_BLOCK) exact_draw(struct exact_vi
 {
 	uint32_t lane = threadIdx.x % GPU_WARP, sub = lane % EXACT_LANES;
 	uint32_t base = (blockIdx.x * (blockDim.x / GPU_WARP) + threadIdx.x / GPU_WARP) * GPU_WARP;
-	if (base >= v.span.n)
+	if (base >= v.span.n) /* redundant: a warp behind the span has no draw and stores nothing */
 		return;
 	int there = base + lane < v.span.n;
 	struct draw draw = {};

@@ -273,10 +273,8 @@ RUN_TESTS := RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) EMU_RECD=$(
 KAFKA_E2E := $(wildcard tests/e2e/test_kafka*.py tests/e2e/test_replay.py)
 OTHER_E2E := $(filter-out $(KAFKA_E2E),$(wildcard tests/e2e/test_*.py))
 has_pytests = $(foreach d,$(PYTESTS),--pytest $(d)) --pytest "tests/e2e-kafka=$(KAFKA_E2E)" --pytest "tests/e2e=$(OTHER_E2E)"
-# What these look for, lost devices and refused calls, has nothing to do with threads; the kernels' own tests stay.
-UNRACED   := $(if $(filter thread,$(SAN)),$(B)/tests/gpu/test_gpu_outlived $(B)/tests/gpu/test_gpu_memory)
-check: all $(EMU_PROGRAMS) $(filter-out $(UNRACED),$(UNIT)) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
-	@$(RUN_TESTS) $(has_pytests) $(sort $(filter-out $(UNRACED),$(UNIT))) $(PROPERTY) $(FUZZ)
+check: all $(EMU_PROGRAMS) $(UNIT) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
+	@$(RUN_TESTS) $(has_pytests) $(sort $(UNIT)) $(PROPERTY) $(FUZZ)
 check-unit: $(UNIT)
 	@$(RUN_TESTS) $(sort $(UNIT))
 # The property tests and fuzz targets multiply their rounds by RECD_TEST_SCALE (default 1).

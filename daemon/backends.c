@@ -19,7 +19,7 @@ void backends_put_device(const struct backend_ops *ops)
 	cuda = ops;
 }
 
-int backends_choose(const char *wanted, const struct backend_ops **ret_ops, char *reason, size_t reason_size)
+static int choose(const char *wanted, const struct backend_ops **ret_ops, char *reason, size_t reason_size)
 {
 	int rc;
 
@@ -42,4 +42,23 @@ int backends_choose(const char *wanted, const struct backend_ops **ret_ops, char
 		return rc;
 	*ret_ops = &backend_cpu;
 	return 0;
+}
+
+int backends_open_learner(const char *wanted, const char *setting, const struct learn_options *options, const struct backend_ops **ret_ops,
+                          struct learner **ret_learner, char *reason, size_t reason_size, char *errstr, size_t errstr_size)
+{
+	int rc = choose(wanted, ret_ops, reason, reason_size);
+
+	if (rc < 0) {
+		snprintf(errstr, errstr_size, "%s: %s", setting, reason);
+		return rc;
+	}
+	rc = learner_new(options, *ret_ops, ret_learner, errstr, errstr_size);
+	if (rc < 0 && rc != -EINVAL && *ret_ops != &backend_cpu && strcmp(wanted, "auto") == 0) {
+		snprintf(reason, reason_size, "%s", errstr);
+		errstr[0] = '\0';
+		*ret_ops = &backend_cpu;
+		rc = learner_new(options, &backend_cpu, ret_learner, errstr, errstr_size);
+	}
+	return rc;
 }

@@ -1,8 +1,8 @@
 /*
  * engine.c: the one writer's life and loop, and what other threads ask of it.
  *
- * The loop takes turns: apply what the queues hold, step the checkpoint or publish if due, fold touched users in, train for a slice. Every step has a
- * budget, and a turn that publishes does not train, so that applying is never further away than about 50 ms. Nothing else changes state, parameters or positions.
+ * The loop takes turns: apply what the queues hold, step the checkpoint or publish if due, fold touched users in, train for a slice. Every step has a budget,
+ * and a turn that publishes does not train on this thread, so that applying is never further away than about 50 ms. Nothing else changes state, parameters or positions.
  *
  * Owns state, learner, publisher, dead letter and positions. The queues and the data directory's descriptor belong to the caller.
  */
@@ -86,6 +86,7 @@ static int open_learner(struct engine *engine, const struct checkpoint_loaded *l
 			rc = 0; /* seen to when the first generation is published */
 		learner_set_progress(engine->learner, &loaded->progress);
 		engine->training.news_passes = loaded->progress.passes;
+		engine_rate_recover(engine);
 	}
 	if (rc == 0 && loaded->number != 0)
 		rc = engine_fold_recover(engine, &loaded->tables);

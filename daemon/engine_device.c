@@ -24,20 +24,13 @@
 int engine_device_open(struct engine *engine, char *errstr, size_t errstr_size)
 {
 	struct engine_device *d = &engine->device;
-	const struct backend_ops *ops;
-	int rc = backends_choose(engine->config.backend, &ops, d->reason, sizeof(d->reason));
+	const struct backend_ops *ops = &backend_cpu;
+	char setting[64];
 
-	if (rc < 0) {
-		snprintf(errstr, errstr_size, "training.backend = \"%s\": %s", engine->config.backend, d->reason);
-		return rc;
-	}
-	rc = learner_new(&engine->config.learn, ops, &engine->learner, errstr, errstr_size);
-	if (rc < 0 && rc != -EINVAL && ops != &backend_cpu && strcmp(engine->config.backend, "auto") == 0) {
-		snprintf(d->reason, sizeof(d->reason), "%.200s", errstr);
-		errstr[0] = '\0';
-		ops = &backend_cpu;
-		rc = learner_new(&engine->config.learn, ops, &engine->learner, errstr, errstr_size);
-	}
+	snprintf(setting, sizeof(setting), "training.backend = \"%s\"", engine->config.backend);
+	const int rc = backends_open_learner(engine->config.backend, setting, &engine->config.learn, &ops, &engine->learner, d->reason, sizeof(d->reason),
+	                                     errstr, errstr_size);
+
 	d->wanted = ops == &backend_cpu ? NULL : ops;
 	d->since_us = engine_mono_us();
 	return rc;

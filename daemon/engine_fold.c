@@ -3,8 +3,7 @@
  *
  * Fold-in: a user with new positives gets his row fitted against the published item tables at once (the latest first), stored beside his facts as a
  * difference to the published global row. Other news moves only his intercept: it is dealt with in rounds, so that who has much of it is fitted once a
- * round. Refresh: rows that were fitted to an older V are fitted again in spare time, oldest first. While V stands still a row stays valid and only its
- * stamp is renewed.
+ * round. Rows that were fitted to an older V: engine_refresh.c.
  *
  * The intercept bu is the maximum a posteriori fit of "watched enough" over decided impressions; it moves conf, never the order. Its prior is the global
  * intercept, fitted the same way over a sample of what was folded in lately.

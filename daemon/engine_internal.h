@@ -212,8 +212,9 @@ void engine_fold_positive(struct engine *engine, uint32_t user);
 /* Folds waiting users in for about `budget_us`, at least one unless it is below 50. Returns users folded in. */
 int engine_fold_in(struct engine *engine, int64_t budget_us);
 /*
- * The steps of a fit against generation g, whose rows the user is in. begin: the user's facts and the positives that g knows, in fold.items; *ret_all 0: there is more than g
- * knows. end: intercepts, and the row when `fitted` is not NULL (else it is taken away). fit: all of it; again=0: a row that was fitted on these positives keeps its vector.
+ * The steps of a fit against generation g, whose rows the user is in. begin: the user's facts and the positives that g knows, in fold.items; *ret_all 0: there
+ * is more than g knows. end: intercepts, and the row when `fitted` is not NULL (else it is taken away). fit: all of it; again=0: a row that was fitted on these
+ * positives keeps its vector.
  */
 size_t engine_fold_begin(struct engine *engine, uint32_t user, const struct generation *g, struct user_facts *ret_facts, int *ret_all);
 void engine_fold_end(struct engine *engine, const struct user_facts *facts, const struct generation *g, const float *fitted, size_t n_positives, int all);
@@ -242,9 +243,10 @@ uint64_t engine_train_poll(struct engine *engine);
 /* Publishes when due (or when `force`); 1 published, 0 not now. While a job is in flight: 0, and no other is begun, so that the turn after it publishes. */
 int engine_publish(struct engine *engine, int force);
 
-/* New positives came in; triples were trained; the rate of the next job. */
+/* New positives came in; triples were trained; positives and progress came from a checkpoint; the rate of the next job. */
 void engine_rate_news(struct engine *engine, size_t n_positives);
 void engine_rate_cool(struct engine *engine, uint64_t triples);
+void engine_rate_recover(struct engine *engine);
 float engine_rate(const struct engine *engine);
 
 /* Offers the sampled new positives of a batch that was just applied. Before engine_take_changes(): nothing has learnt from them yet. */
@@ -255,8 +257,8 @@ void engine_quality_publish(struct engine *engine, struct generation *g);
 /* Chooses the backend and makes the learner. 0 or -errno with errstr. */
 int engine_device_open(struct engine *engine, char *errstr, size_t errstr_size);
 /*
- * Before the first generation is published: a device that has failed already is replaced by the CPU, with the parameters of `copy` (NULL: none); with backend = "cuda" that
- * is an error. 0 or -errno with errstr.
+ * Before the first generation is published: a device that has failed already is replaced by the CPU, with the parameters of `copy` (NULL: none); with backend =
+ * "cuda" that is an error. 0 or -errno with errstr.
  */
 int engine_device_start(struct engine *engine, const struct tables *copy, char *errstr, size_t errstr_size);
 /* Each turn: a device that has failed is replaced by the CPU; one that is to come back is opened again when it is time. 0, or -errno (fatal): nobody can take over. */

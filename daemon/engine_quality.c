@@ -1,8 +1,9 @@
 /*
  * engine_quality.c: what live quality (quality.h) gets from the engine. Engine thread.
  *
- * A batch has just been applied: the histories hold its positives, the training set and the personal rows do not. The sampled ones are copied out with what would have been served
- * at this moment. While the stream is behind nothing is offered: the time is better spent on catching up, and a model of last week says little about today.
+ * A batch has just been applied: the histories hold its positives, the training set and the personal rows do not. The sampled ones are copied out with what
+ * would have been served at this moment. While the stream is behind nothing is offered: the time is better spent on catching up, and a model of last week says
+ * little about today.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,10 +1,12 @@
 /*
  * engine_rate.c: how fast the model learns. Engine thread.
  *
- * Training from files lets the rate fall to nothing, and what is then served ranks better than what was there on the way. A stream has no end to fall towards; but news is
- * not spread evenly. So the rate follows the news: `heat` says how much of what is known is new. It rises by NEWS_GAIN times the share of new positives, to 1 at
- * most (a third of all being new is as good as all), and falls by a factor e every cool_passes passes over the positives. The rate lies between learning_rate at heat 1 and
- * rate_floor times that at heat 0, where a model that knows its data is kept. A steady stream settles at the heat where news and cooling balance.
+ * Training from files lets the rate fall to nothing, and what is then served ranks better than what was there on the way. A stream has no end to fall towards;
+ * but news is not spread evenly. So the rate follows the news: `heat` says how much of what is known is new. It rises by NEWS_GAIN times the share of new
+ * positives, to 1 at most (a third of all being new is as good as all), and falls by a factor e every cool_passes passes over the positives. The rate lies
+ * between learning_rate at heat 1 and rate_floor times that at heat 0, where a model that knows its data is kept. A steady stream settles at the heat where
+ * news and cooling balance. After a restart the heat is what it would be if all positives had been there when training began: a model that was stopped early
+ * goes on learning fast.
  */
 #include <math.h>
 
@@ -22,6 +24,12 @@ void engine_rate_news(struct engine *engine, size_t n_positives)
 	*heat += NEWS_GAIN * (double)n_positives / (double)all;
 	if (*heat > 1.0)
 		*heat = 1.0;
+}
+
+void engine_rate_recover(struct engine *engine)
+{
+	engine->training.heat = learner_n_positives(engine->learner) > 0 ? 1.0 : 0.0;
+	engine_rate_cool(engine, learner_get_progress(engine->learner).triples);
 }
 
 void engine_rate_cool(struct engine *engine, uint64_t triples)

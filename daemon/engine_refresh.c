@@ -1,10 +1,10 @@
 /*
  * engine_refresh.c: personal rows that were fitted to an older V are fitted again in spare time, oldest first. Engine thread.
  *
- * While V stands still a row stays valid and only its stamp is renewed. Without a device rows are fitted one by one on this thread. A device fits many at once, beside the
- * training job in flight: the batch is as large as fits into the budget, by the time that the one before took, so that lines and touched users wait no longer for it than for
- * rows fitted one by one. It works on the item tables of the published generation; where those are not what it holds (a copy that was thrown away, a device just opened), or
- * where it has no room, rows are fitted one by one.
+ * While V stands still a row stays valid and only its stamp is renewed. Without a device rows are fitted one by one on this thread. A device fits many at once,
+ * beside the training job in flight: the batch is as large as fits into the budget, by the time that the one before took, so that lines and touched users wait
+ * no longer for it than for rows fitted one by one. It works on the item tables of the published generation; where those are not what it holds (a copy that was
+ * thrown away, a device just opened), or where it has no room, rows are fitted one by one.
  */
 #include <errno.h>
 #include <stdlib.h>

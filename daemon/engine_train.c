@@ -5,8 +5,9 @@
  * until there is news. Publishing copies what changed into the spare generation and checks it in the same pass; parameters that are not finite, or a loss
  * that ran away, never get that far: the working tables are set back to the published ones.
  *
- * On a device a slice is a job in flight: it is begun, looked after every turn and taken into the books when it has ended, while this thread applies and folds in. What it
- * does is nowhere to be seen before. A publish that is due lets the job in flight end and no other begin, so that reading parameters back never waits for one.
+ * On a device a slice is a job in flight: it is begun, looked after every turn and taken into the books when it has ended, while this thread applies and folds
+ * in. What it does is nowhere to be seen before. A publish that is due lets the job in flight end and no other begin, so that reading parameters back never
+ * waits for one.
  */
 #include <errno.h>
 #include <math.h>

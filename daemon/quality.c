@@ -1,12 +1,12 @@
 /*
  * quality.c: live quality (quality.h): the queue, the thread that ranks, and how much it may.
  *
- * The engine's thread fills a slot of a ring and holds the generation for it; the thread takes slots in turn, ranks without the lock, and adds the result to the window.
- * Generations are few (generation.h) and the next publish needs a free one, so nothing is held for long: what has waited longer than HOLD_US is let go unranked, and when
- * the share of the core is used up, everything is.
+ * The engine's thread fills a slot of a ring and holds the generation for it; the thread takes slots in turn, ranks without the lock, and adds the result to
+ * the window. Generations are few (generation.h) and the next publish needs a free one, so nothing is held for long: what has waited longer than HOLD_US is let
+ * go unranked, and when the share of the core is used up, everything is.
  *
- * The share is kept by a bucket: it fills with cpu_share_max of the time that passes, up to BURST_US, and each ranking takes the thread's own CPU time out. Over any long
- * time the thread has that share of one core and no more.
+ * The share is kept by a bucket: it fills with cpu_share_max of the time that passes, up to BURST_US, and each ranking takes the thread's own CPU time out.
+ * Over any long time the thread has that share of one core and no more.
  */
 #include "daemon/quality.h"
 

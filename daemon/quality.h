@@ -2,8 +2,8 @@
  * quality.h: live quality. A sampled share of new positives is ranked before it is learnt from (prequential evaluation: test, then train; Gama, Sebastião and
  * Rodrigues, Machine Learning 90, 2013), by what recd would have served, by the global model and by popularity.
  *
- * The engine offers positives and never waits: a thread of its own ranks them, against a generation that was published before they came, within a share of one core.
- * Figures are means over a sliding window of the last ranked positives.
+ * The engine offers positives and never waits: a thread of its own ranks them, against a generation that was published before they came, within a share of one
+ * core. Figures are means over a sliding window of the last ranked positives.
  */
 #ifndef DAEMON_QUALITY_H
 #define DAEMON_QUALITY_H

@@ -1,8 +1,8 @@
 /*
  * quality_window.c: means over the last positives ranked (quality_window.h). Whoever calls holds the lock of live quality.
  *
- * Sums follow what comes and goes, so that reading costs nothing; each time the ring is full circle they are taken anew, so that roundings do not pile up. Ranks are kept,
- * not hits, so that another K can be asked of the past.
+ * Sums follow what comes and goes, so that reading costs nothing; each time the ring is full circle they are taken anew, so that roundings do not pile up.
+ * Ranks are kept, not hits, so that another K can be asked of the past.
  */
 #include "daemon/quality_window.h"
 

@@ -27,8 +27,8 @@ void quality_window_add(struct quality_window *window, const struct quality_resu
 /* Another K, also for what was ranked before. */
 void quality_window_set_k(struct quality_window *window, uint32_t k);
 /*
- * Means over what the window holds; NaN when it is empty. Of one positive with its rank: hit rate 1 if rank <= k, NDCG 1 / log2(rank + 1) if rank <= k (the ideal list has
- * it in front, which is 1), else 0; AUC as it was measured.
+ * Means over what the window holds; NaN when it is empty. Of one positive with its rank: hit rate 1 if rank <= k, NDCG 1 / log2(rank + 1) if rank <= k (the
+ * ideal list has it in front, which is 1), else 0; AUC as it was measured.
  */
 void quality_window_figures(const struct quality_window *window, struct quality_figures ret_figures[QUALITY_MODELS]);
 

@@ -2,9 +2,9 @@
  * service.c: brings the daemon up, minds it, takes it down. Main thread.
  *
  * Order up: signals blocked, data directory and its lock, server (answers /healthz and /readyz from here on), recovery, sources, engine, READY. Order down:
- * source threads, engine with its last checkpoint (whose positions the sources still commit to their broker), server, sources. A second SIGTERM gives the last checkpoint up: what was applied since the one before is read again.
- * A source that finds data lost which the operator has not accepted stops recd the same way, with the exit code of refused data.
- * The watchdog is pinged only when the heartbeats of the engine and of every source have moved since the last ping.
+ * source threads, engine with its last checkpoint (whose positions the sources still commit to their broker), server, sources. A second SIGTERM gives the last
+ * checkpoint up: what was applied since the one before is read again. A source that finds data lost which the operator has not accepted stops recd the same
+ * way, with the exit code of refused data. The watchdog is pinged only when the heartbeats of the engine and of every source have moved since the last ping.
  */
 #include "daemon/service.h"
 

@@ -1,9 +1,9 @@
 /*
  * backend.cuh: the CUDA backend's inside, for the files of gpu/ (backend.h is its outside). One host thread calls, the engine's.
  *
- * Streams. `stream` runs jobs, growth and everything else that touches memory which kernels of jobs read, in order. `copies` does nothing but carry bytes between
- * pinned host memory and staging memory of the device; events keep the two in step (transfer.cuh). So a running job never sees half a change. Queries have a
- * stream of their own (query.cuh). A backend whose fault is set refuses everything but close.
+ * Streams. `stream` runs jobs, growth and everything else that touches memory which kernels of jobs read, in order. `copies` does nothing but carry bytes
+ * between pinned host memory and staging memory of the device; events keep the two in step (transfer.cuh). So a running job never sees half a change. Queries
+ * have a stream of their own (query.cuh). A backend whose fault is set refuses everything but close.
  */
 #ifndef GPU_BACKEND_CUH
 #define GPU_BACKEND_CUH

@@ -1,15 +1,15 @@
 /*
  * personalize.cu: rows of many users fitted at once, item tables frozen (backend.h personalize; the algorithm is trainer/learn/personalize.c's, draw by draw).
  *
- * A warp to a user. His row, its start and the gradient lie in the warp's registers for the whole run; a step's triples are spread over groups of lanes, each lane
- * with four coordinates (up to sixteen from stride 256 on), and the groups' gradients are added once a step by shuffles. A block to a user would need a barrier and
- * shared memory for that, each step; the next step waits for it either way, so what fills the device is many users and not many lanes for one: 64 registers a
- * thread let 32 warps live on an SM, 4,224 users on 132 of them. Each lane draws one triple of 32; drawing depends on no row, so it costs the 32 triples as
- * much as one.
+ * A warp to a user. His row, its start and the gradient lie in the warp's registers for the whole run; a step's triples are spread over groups of lanes, each
+ * lane with four coordinates (up to sixteen from stride 256 on), and the groups' gradients are added once a step by shuffles. A block to a user would need a
+ * barrier and shared memory for that, each step; the next step waits for it either way, so what fills the device is many users and not many lanes for one: 64
+ * registers a thread let 32 warps live on an SM, 4,224 users on 132 of them. Each lane draws one triple of 32; drawing depends on no row, so it costs the 32
+ * triples as much as one.
  *
- * Own items are an open-addressing table for each user, in shared memory when its slots fit, else in global memory (one user with ten thousand positives must not
- * take the others' places on the SM). The warp fills it itself: of the lanes that meet at a free slot the lowest writes. So there are no atomics, no
- * result depends on timing, and nothing but ret_rows and ret_rcs is written that anyone reads later.
+ * Own items are an open-addressing table for each user, in shared memory when its slots fit, else in global memory (one user with ten thousand positives must
+ * not take the others' places on the SM). The warp fills it itself: of the lanes that meet at a free slot the lowest writes. So there are no atomics, no result
+ * depends on timing, and nothing but ret_rows and ret_rcs is written that anyone reads later.
  *
  * A user whose positives hold all candidates is found by the first draw (a scan by the whole warp) and ends with -EINVAL.
  */

@@ -1,8 +1,9 @@
 /*
  * query.cuh: what the batches over the published item tables share (personalize.cu, topk.cu): a stream and memory of their own.
  *
- * They read pulled_V and pulled_bias, which only pull() writes, and what it enqueued has ended when it returns. So batches need not wait for a job: their stream has
- * the highest priority, and their blocks take the places that the job's blocks leave. Their memory comes and goes in the order of that stream, not of the job's.
+ * They read pulled_V and pulled_bias, which only pull() writes, and what it enqueued has ended when it returns. So batches need not wait for a job: their
+ * stream has the highest priority, and their blocks take the places that the job's blocks leave. Their memory comes and goes in the order of that stream, not
+ * of the job's.
  */
 #ifndef GPU_QUERY_CUH
 #define GPU_QUERY_CUH

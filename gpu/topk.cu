@@ -2,11 +2,11 @@
  * topk.cu: the K best items of many rows at once (backend.h topk): scores, masks and selection in one pass over the item table.
  *
  * A block takes 64 users and a range of items, 64 items at a time: a product of two 64 x 64 tiles by 256 threads, sixteen scores each, fed by shared memory in
- * slices of 16 coordinates; the next slice is on its way while this one is used. Scores never leave the registers unless they are among the best so far: a user's
- * threshold is the score of the K-th best that the block knows for him; what is above it and not masked goes to his list in global memory. A list has room for
- * several times K, so it is cut back to the best K (sorted in shared memory, in place of the tiles) only a few times in the whole pass: with items in random
- * order about K (1 + ln(items / K)) scores of a user ever pass the threshold. The largest K, 1,024, sorts 2,048 keys, 16 KiB; smaller ones sort several users' lists
- * at once. A second kernel joins the lists of the ranges.
+ * slices of 16 coordinates; the next slice is on its way while this one is used. Scores never leave the registers unless they are among the best so far: a
+ * user's threshold is the score of the K-th best that the block knows for him; what is above it and not masked goes to his list in global memory. A list has
+ * room for several times K, so it is cut back to the best K (sorted in shared memory, in place of the tiles) only a few times in the whole pass: with items in
+ * random order about K (1 + ln(items / K)) scores of a user ever pass the threshold. The largest K, 1,024, sorts 2,048 keys, 16 KiB; smaller ones sort several
+ * users' lists at once. A second kernel joins the lists of the ranges.
  *
  * A key is the score's bits in an order of unsigned numbers, then the item's complement: 64 bits, no two alike, and larger is better (higher score, then lower
  * item). So the answer does not depend on timing, though places in a list are given out by atomic counters in shared memory. Key 0 is nobody's.

@@ -286,7 +286,7 @@ static __global__ void __launch_bounds__(EXACT_BLOCK) exact_apply(struct exact_v
 {
 	uint32_t sub = threadIdx.x % EXACT_LANES, groups_here = blockDim.x / EXACT_LANES, n = v.n_rows[v.parity];
 	if (blockIdx.x + 1 == gridDim.x) {
-		if (threadIdx.x < GPU_WARP)
+		if (threadIdx.x < GPU_WARP) /* redundant: of the block's threads the first alone writes */
 			exact_count(&v, threadIdx.x);
 		return;
 	}

@@ -26,8 +26,8 @@ struct fit {
 void fit_mean_user(const struct fit *fit, struct tables *tables, float *ret_mean);
 
 /*
- * The global intercept: maximum likelihood of b in P(watched far enough) = sigmoid(dot(U[u], V[i]) + bi[i] + b) over all decided impressions (a sample of users when
- * there are more than a few million of them), with a prior of one observation at 0. 0 or -ENOMEM.
+ * The global intercept: maximum likelihood of b in P(watched far enough) = sigmoid(dot(U[u], V[i]) + bi[i] + b) over all decided impressions (a sample of users
+ * when there are more than a few million of them), with a prior of one observation at 0. 0 or -ENOMEM.
  */
 int fit_global_intercept(struct fit *fit, const struct tables *tables);
 
@@ -35,9 +35,9 @@ int fit_global_intercept(struct fit *fit, const struct tables *tables);
 int fit_intercepts(const struct fit *fit, const struct tables *tables, const float *U, float *ret_bu, const char *what);
 
 /*
- * Personal rows of users with at least `min_positives`; everybody else keeps the global row. ret_U [n_users, dim]. Each user's draws come from options->seed and his
- * id, so that the result does not depend on threads or on other users. ret_fitted: users with a row of their own. A device that fails is told on standard error, and
- * the threads do its work. 0 or -errno.
+ * Personal rows of users with at least `min_positives`; everybody else keeps the global row. ret_U [n_users, dim]. Each user's draws come from options->seed
+ * and his id, so that the result does not depend on threads or on other users. ret_fitted: users with a row of their own. A device that fails is told on
+ * standard error, and the threads do its work. 0 or -errno.
  */
 int fit_personal_rows(const struct fit *fit, const struct tables *tables, const uint32_t *candidates, size_t n_candidates, uint32_t min_positives,
                       const struct personalize_options *options, float *ret_U, uint64_t *ret_fitted);

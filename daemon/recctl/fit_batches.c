@@ -1,8 +1,8 @@
 /*
  * fit_batches.c: personal rows by a device (learn.h, learner_personalize()). Main thread.
  *
- * A batch is as many users as an H100 holds at a time (gpu/personalize.cu: a warp each), or fewer when they have very many positives. The next batch is made when
- * the one before is done: making one takes the time of copying its positives.
+ * A batch is as many users as an H100 holds at a time (gpu/personalize.cu: a warp each), or fewer when they have very many positives. The next batch is made
+ * when the one before is done: making one takes the time of copying its positives.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -2,8 +2,9 @@
  * train.c: `recctl train`: logs in, two models out, and how good they are.
  *
  * Main thread of recctl; the learner and the per-user work use threads of their own. The run in order: find the split, read what comes before it
- * (train_feed.c), train triples with a rate that falls linearly to zero (train_learn.c), fit the mean row and the intercepts, save the global model, fit the personal rows with
- * the item tables frozen, save the personalized model, rank what was held out (train_models.c). The run owns everything in struct train_run and frees it at the end.
+ * (train_feed.c), train triples with a rate that falls linearly to zero (train_learn.c), fit the mean row and the intercepts, save the global model, fit the
+ * personal rows with the item tables frozen, save the personalized model, rank what was held out (train_models.c). The run owns everything in struct train_run
+ * and frees it at the end.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /*
- * train.h: one run of `recctl train`, shared by train.c (the run), train_feed.c (what is learnt from), train_learn.c (training), train_models.c (what comes of it) and train_report.c (which tells it).
+ * train.h: one run of `recctl train`, shared by train.c (the run), train_feed.c (what is learnt from), train_learn.c (training), train_models.c (what comes of
+ * it) and train_report.c (which tells it).
  */
 #ifndef DAEMON_RECCTL_TRAIN_H
 #define DAEMON_RECCTL_TRAIN_H

@@ -23,10 +23,8 @@ struct feed {
 
 static void flush(struct feed *feed)
 {
-	if (!feed->rc && weight_rule_is_on(&feed->rule))
-		feed->rc = learner_add_weighted(feed->run->learner, feed->pairs, feed->weights, feed->n, 0);
-	else if (!feed->rc)
-		feed->rc = learner_add_positives(feed->run->learner, feed->pairs, feed->n, 0);
+	if (!feed->rc)
+		feed->rc = learner_add_weighted(feed->run->learner, feed->pairs, weight_rule_is_on(&feed->rule) ? feed->weights : NULL, feed->n, 0);
 	feed->n = 0;
 }
 
@@ -43,22 +41,11 @@ static void put(struct feed *feed, struct user_item pair, double completion, int
 }
 
 /* From the histories. */
-static void put_watches(struct feed *feed)
+static void put_watch(void *ctx, uint32_t user, const struct watch_fact *w)
 {
-	const struct state *state = feed->run->state;
-	struct user_facts facts;
-	uint32_t n_users = state_n_users(state);
+	struct feed *feed = ctx;
 
-	for (uint32_t u = 0; u < n_users; u++) {
-		state_user_facts(state, u, &facts);
-		for (uint32_t i = 0; i < facts.n_watches; i++) {
-			const struct watch_fact *w = &facts.watches[i];
-
-			if (state_is_positive(state, w))
-				put(feed, (struct user_item){ u, w->item }, (double)state_completion(state, w),
-				    w->best_us != STATE_TIME_NONE ? w->best_us : w->last_us);
-		}
-	}
+	put(feed, (struct user_item){ user, w->item }, (double)state_completion(feed->run->state, w), w->best_us != STATE_TIME_NONE ? w->best_us : w->last_us);
 }
 
 /* From the file. A line without a time counts as the oldest one that has one. */
@@ -135,31 +122,23 @@ static int feed_positives(struct train_run *run)
 	if (run->options->samples)
 		put_samples(feed);
 	else
-		put_watches(feed);
+		state_for_each_positive(run->state, put_watch, feed);
 	flush(feed);
 	int rc = feed->rc;
 	free(feed);
 	return rc;
 }
 
-/* A learner on the backend that was asked for. A device that cannot be opened is left alone where auto chose it. */
 static int open_learner(struct train_run *run)
 {
 	const struct learn_options learn = learn_options_of(run);
 	const char *wanted = train_backends[run->options->backend];
-	const struct backend_ops *ops = NULL;
-	int rc = backends_choose(wanted, &ops, run->backend_reason, sizeof(run->backend_reason));
+	const struct backend_ops *ops;
+	char setting[32];
 
-	if (rc) {
-		snprintf(run->errstr, sizeof(run->errstr), "--backend %s: %s", wanted, run->backend_reason);
-		return rc;
-	}
-	rc = learner_new(&learn, ops, &run->learner, run->errstr, sizeof(run->errstr));
-	if (rc && rc != -EINVAL && ops != &backend_cpu && !strcmp(wanted, "auto")) {
-		snprintf(run->backend_reason, sizeof(run->backend_reason), "%.255s", run->errstr);
-		rc = learner_new(&learn, &backend_cpu, &run->learner, run->errstr, sizeof(run->errstr));
-	}
-	return rc;
+	snprintf(setting, sizeof(setting), "--backend %s", wanted);
+	return backends_open_learner(wanted, setting, &learn, &ops, &run->learner, run->backend_reason, sizeof(run->backend_reason), run->errstr,
+	                             sizeof(run->errstr));
 }
 
 int train_explain(struct train_run *run, int rc)

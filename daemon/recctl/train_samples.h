@@ -27,8 +27,8 @@ struct samples {
 };
 
 /*
- * Reads the file. Users and items that `state` does not know are counted and left out. `split`: where each user's cut is; NULL: nothing is cut. The first bad lines
- * are told on standard error with their numbers. 0; -errno with text (no file, out of memory). *ret_samples is the caller's, on failure too.
+ * Reads the file. Users and items that `state` does not know are counted and left out. `split`: where each user's cut is; NULL: nothing is cut. The first bad
+ * lines are told on standard error with their numbers. 0; -errno with text (no file, out of memory). *ret_samples is the caller's, on failure too.
  */
 int samples_read(const char *path, const struct state *state, const struct split *split, struct samples *ret_samples, char *errstr, size_t errstr_size);
 /* Accepts a zeroed one. */

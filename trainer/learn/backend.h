@@ -104,7 +104,7 @@ struct topk_batch {
 
 /* The device that a backend works on, for status and logs. */
 struct device_facts {
-	char name[96];          /* "NVIDIA H100 80GB HBM3"; the CPU backend's: its vector level */
+	char name[96];          /* "NVIDIA H100 80GB HBM3" */
 	char driver[32];        /* "13.0"; empty: none */
 	uint64_t memory_bytes, memory_used_bytes; /* of the device; 0: host memory */
 	uint64_t failures;      /* times the device was lost or refused memory since open */
@@ -116,7 +116,8 @@ struct device_facts {
  *   probe   can this backend run here? 0, or -ENODEV and the reason in words.
  *   open    allocates; keeps `set` and `options` (not owned) for its lifetime; options are read anew when a job starts. *ret_backend owned by the
  *           caller.
- *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). Synchronous. ids arrays stay valid.
+ *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). ids arrays stay valid. May be
+ *           called while a job runs, which keeps to the rows it began with; does not wait for it.
  *   changed the training set changed since the last call (incremental upload). NULL: the backend works in host memory and in the caller's time (the CPU's);
  *           one that has it works on a device, and its -EIO and -ENOMEM are the device's.
  *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready. Called only while none runs. A job

@@ -47,8 +47,8 @@ int learner_grow(struct learner *learner, uint32_t n_users, uint32_t n_items, co
 /* Pairs already there are ignored. recent=1: give them their budget of recent passes. */
 int learner_add_positives(struct learner *learner, const struct user_item *pairs, size_t n, int recent);
 /*
- * The same with weights, log2_weights[n] to base 2 and relative to each other: the mean over all positives becomes 1, none is above 2^3. learner_add_positives()
- * gives them the logarithm 0. A pair that is already there keeps the weight it came with.
+ * The same with weights, log2_weights[n] to base 2 and relative to each other: the mean over all positives becomes 1, none is above 2^3. NULL, as in
+ * learner_add_positives(): the logarithm 0. A pair that is already there keeps the weight it came with.
  */
 int learner_add_weighted(struct learner *learner, const struct user_item *pairs, const float *log2_weights, size_t n, int recent);
 int learner_add_candidates(struct learner *learner, const uint32_t *items, size_t n);
@@ -62,8 +62,9 @@ const uint32_t *learner_candidates(const struct learner *learner, size_t *ret_n)
 
 /*
  * Jobs. A backend in host memory has done the job when learner_train() returns, and ret_report tells of it. A device has begun it: ret_report has no triples,
- * learner_running() is 1, and learner_poll() or learner_wait() go on and give the report. While a job runs everything above may be called: the job draws from the set as
- * it was when its part began, and is accounted for by that; what was added is drawn by the next part. Progress moves by whole parts, when they have ended.
+ * learner_running() is 1, and learner_poll() or learner_wait() go on and give the report. While a job runs everything above may be called: the job draws from
+ * the set as it was when its part began, and is accounted for by that; what was added is drawn by the next part. Progress moves by whole parts, when they have
+ * ended.
  *   learner_train  0; -EBUSY: one is running; a device's fault; -ENOMEM. Nothing to train on: a report of 0 triples.
  *   learner_poll   1: none runs, ret_report is that of the last one, whole; 0: it runs on; -errno: the device's fault. Never waits longer than 100 us. Parts follow
  *                  each other in this call: call it often.
@@ -78,8 +79,8 @@ int learner_running(const struct learner *learner);
 int64_t learner_part_us(const struct learner *learner);
 void learner_give_up(struct learner *learner);
 /*
- * Copy of the parameters; see backend.h pull. -ERANGE: not finite, call learner_push() with the last good copy. A part under way is waited for and accounted for first,
- * and its job ends with it. A copy whose pull failed is filled whole by the next one.
+ * Copy of the parameters; see backend.h pull. -ERANGE: not finite, call learner_push() with the last good copy. A part under way is waited for and accounted
+ * for first, and its job ends with it. A copy whose pull failed is filled whole by the next one.
  */
 int learner_pull(struct learner *learner, struct tables *copy);
 int learner_push(struct learner *learner, const struct tables *copy);
@@ -90,10 +91,10 @@ int learner_push(struct learner *learner, const struct tables *copy);
  */
 int learner_fault(const struct learner *learner, char *text, size_t text_size);
 /*
- * Opens a backend with the learner's options, rows and training set, pushes `copy` (NULL: rows begin anew; rows beyond the copy's do, too) and puts it in the old
- * one's place, which is closed; the fault is gone. The old one may be in perfect order, and then stays on failure; one with a fault is closed first, as a device that failed
- * cannot be opened a second time before, and the fault stays on failure. errstr says why. Takes as long as
- * copying everything. Positives trained on by the old one since `copy` are walked again only in their turn; progress stands.
+ * Opens a backend with the learner's options, rows and training set, pushes `copy` (NULL: rows begin anew; rows beyond the copy's do, too) and puts it in the
+ * old one's place, which is closed; the fault is gone. The old one may be in perfect order, and then stays on failure; one with a fault is closed first, as a
+ * device that failed cannot be opened a second time before, and the fault stays on failure. errstr says why. Takes as long as copying everything. Positives
+ * trained on by the old one since `copy` are walked again only in their turn; progress stands.
  */
 int learner_replace_backend(struct learner *learner, const struct backend_ops *ops, const struct tables *copy, char *errstr, size_t errstr_size);
 /* 1: a backend that was given up and replaced still hangs. Once it has come back it is closed. Until then its device should not be opened again. */
@@ -104,13 +105,14 @@ int learner_on_device(const struct learner *learner);
 void learner_facts(struct learner *learner, struct device_facts *ret_facts);
 
 /*
- * Batches of users over the published item tables (backend.h). They return when they are done. A device works them beside a training job, of which they neither wait for
- * an end nor see anything; blocks of the job that already run are the only thing ahead of them, so at the very worst they wait for the part under way.
+ * Batches of users over the published item tables (backend.h). They return when they are done. A device works them beside a training job, of which they neither
+ * wait for an end nor see anything; blocks of the job that already run are the only thing ahead of them, so at the very worst they wait for the part under way.
  *   learner_has_batches  1: a device does them. 0: callers with threads of their own do better by personalize_row() and topk_scan().
  *   learner_personalize  without a device: one user after another, on this thread, from `tables`.
  *   learner_topk         without a device: -ENOSYS.
- * tables: the copy of the last learner_pull() (its V, bi and epoch), which the device has, too; -ESTALE: it is another one, nothing was done. -EIO is the learner's fault
- * from then on; -ENOMEM: the device has no room for this batch, nothing was done and everything else goes on; -EINVAL: an item that the tables do not have, or k.
+ * tables: the copy of the last learner_pull() (its V, bi and epoch), which the device has, too; -ESTALE: it is another one, nothing was done. -EIO is the
+ * learner's fault from then on; -ENOMEM: the device has no room for this batch, nothing was done and everything else goes on; -EINVAL: an item that the tables
+ * do not have, or k.
  */
 int learner_has_batches(const struct learner *learner);
 int learner_personalize(struct learner *learner, const struct tables *tables, const struct personalize_batch *batch);

@@ -1,8 +1,8 @@
 /*
  * learner.c: the training set, a backend and the place in the walk, under one roof (learn.h). One thread, the engine's.
  *
- * The learner owns its options and its training set; the backend keeps pointers to both. The set is the host's truth: it takes everything that is added, whatever
- * becomes of a device that mirrors it, and a backend opened later begins from it. Jobs, copies and the backend's life: learner_job.c.
+ * The learner owns its options and its training set; the backend keeps pointers to both. The set is the host's truth: it takes everything that is added,
+ * whatever becomes of a device that mirrors it, and a backend opened later begins from it. Jobs, copies and the backend's life: learner_job.c.
  */
 #include <errno.h>
 #include <math.h>
@@ -158,11 +158,7 @@ int learner_grow(struct learner *learner, uint32_t n_users, uint32_t n_items, co
 
 int learner_add_positives(struct learner *learner, const struct user_item *pairs, size_t n, int recent)
 {
-	uint32_t passes = recent && learner->options.recent_share > 0.0f ? learner->options.recent_passes : 0;
-	int rc = 0;
-	for (size_t i = 0; i < n && rc >= 0; i++)
-		rc = training_set_add(&learner->set, pairs[i].user, pairs[i].item, passes);
-	return rc < 0 ? rc : learner_tell_changed(learner);
+	return learner_add_weighted(learner, pairs, NULL, n, recent);
 }
 
 int learner_add_weighted(struct learner *learner, const struct user_item *pairs, const float *log2_weights, size_t n, int recent)
@@ -170,7 +166,7 @@ int learner_add_weighted(struct learner *learner, const struct user_item *pairs,
 	uint32_t passes = recent && learner->options.recent_share > 0.0f ? learner->options.recent_passes : 0;
 	int rc = 0;
 	for (size_t i = 0; i < n && rc >= 0; i++)
-		rc = training_set_add_weighted(&learner->set, pairs[i].user, pairs[i].item, passes, log2_weights[i]);
+		rc = training_set_add_weighted(&learner->set, pairs[i].user, pairs[i].item, passes, log2_weights ? log2_weights[i] : 0.0f);
 	return rc < 0 ? rc : learner_tell_changed(learner);
 }
 

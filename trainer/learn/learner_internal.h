@@ -1,5 +1,6 @@
 /*
- * learner_internal.h: the learner's own structure, shared by learner.c (options, training set) and learner_job.c (jobs, copies, the backend) only.
+ * learner_internal.h: the learner's own structure, shared by learner.c (options, training set), learner_job.c (jobs, copies, the backend) and
+ * learner_batch.c (batches of users).
  */
 #ifndef TRAINER_LEARN_LEARNER_INTERNAL_H
 #define TRAINER_LEARN_LEARNER_INTERNAL_H
@@ -44,8 +45,8 @@ struct learner {
 };
 
 /*
- * Takes note of a failed call into the backend. Failures of a device (backends that work elsewhere: -EIO, and -ENOMEM of its memory) become the learner's fault and
- * all further calls into the backend are left out; others are the caller's. Returns rc.
+ * Takes note of a failed call into the backend. Failures of a device (backends that work elsewhere: -EIO, and -ENOMEM of its memory) become the learner's fault
+ * and all further calls into the backend are left out; others are the caller's. Returns rc.
  */
 int learner_note(struct learner *learner, int rc, const char *what);
 /* Tells the backend that the training set has changed. 0, or an error that is no device's. */

@@ -2,9 +2,9 @@
  * learner_job.c: jobs, copies of the parameters, and the backend's life (learn.h). One thread, the engine's.
  *
  * A job is handed on in parts that end with a pass when Adagrad is to forget, and with the draws owed to recent positives, since both change what is drawn or
- * how. A backend in host memory has done a part when train() returns. On a device the part runs on: the plan it was drawn by is kept, the training set may change
- * meanwhile, and when the part has ended it is accounted for as of that plan. The next part begins in the same call that sees the end, and the end of a short part is
- * waited for a moment, so that small parts do not leave a device idle.
+ * how. A backend in host memory has done a part when train() returns. On a device the part runs on: the plan it was drawn by is kept, the training set may
+ * change meanwhile, and when the part has ended it is accounted for as of that plan. The next part begins in the same call that sees the end, and the end of a
+ * short part is waited for a moment, so that small parts do not leave a device idle.
  *
  * Where triples stand (step, walk, passes) moves when a part is accounted for and never before, so progress and pulled parameters belong together.
  */

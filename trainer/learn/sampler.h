@@ -10,12 +10,12 @@
  * all pairs were put into another order (at most once a pass, and only between jobs): then every place is new, while the set of pairs is the same.
  *
  * Weights: none (NULL) until a positive with a weight of its own comes; from then on weights[k] belongs to positives[k] and moves with it. A draw's weight is
- * bpr_weight(weights[place], plan.weight_log2), or that of the recent positive's own entry; without weights it is 1.0f. plan.weight_log2 is a number of the job: the
- * mean weight of all positives, so that the mean over a walk is 1 and rates keep their meaning. Only differences of weights count, so an age's half-life needs no clock:
- * all grow older alike.
+ * bpr_weight(weights[place], plan.weight_log2), or that of the recent positive's own entry; without weights it is 1.0f. plan.weight_log2 is a number of the
+ * job: the mean weight of all positives, so that the mean over a walk is 1 and rates keep their meaning. Only differences of weights count, so an age's
+ * half-life needs no clock: all grow older alike.
  *
- * Order: shuffled, or grouped: blocks of GROUP_USERS users take turns, up to GROUP_RUN positives each. Positions p and p + GROUP_USERS of the walk then mostly hold
- * the same user, and GROUP_USERS positions in a row mostly hold different ones.
+ * Order: shuffled, or grouped: blocks of GROUP_USERS users take turns, up to GROUP_RUN positives each. Positions p and p + GROUP_USERS of the walk then mostly
+ * hold the same user, and GROUP_USERS positions in a row mostly hold different ones.
  */
 #ifndef TRAINER_LEARN_SAMPLER_H
 #define TRAINER_LEARN_SAMPLER_H
@@ -146,8 +146,8 @@ void training_set_prefetch(const struct training_set *set, uint32_t user, uint32
 /* log2 of the mean weight of all positives; 0 without weights. */
 float training_set_weight_mean(const struct training_set *set);
 /*
- * Puts the positives into a new grouped order, a pure function of (seed, regrouped, the order before). Called between jobs. Needs about 12 bytes a positive while
- * it runs. 0 or -ENOMEM (nothing changed).
+ * Puts the positives into a new grouped order, a pure function of (seed, regrouped, the order before). Called between jobs. Needs about 12 bytes a positive
+ * while it runs. 0 or -ENOMEM (nothing changed).
  */
 int training_set_group(struct training_set *set);
 /* Where insert number k put the pair that it brought (k itself, or an earlier place whose pair moved to k). */

@@ -52,8 +52,9 @@ void publisher_commit(struct publisher *publisher, struct generation *generation
 /* Gives an unfinished spare back; [engine]. */
 void publisher_cancel(struct publisher *publisher, struct generation *generation);
 /*
- * Gives the spares room for so many rows and has their pages made, at most budget_us (0: no limit) a call; [engine]. The kernel takes most of a second for 256 MB
- * of fresh pages: without this the first publish into a spare would be that long. Returns 1 when all are warm. A lack of memory is left to the publish to report.
+ * Gives the spares room for so many rows and has their pages made, at most budget_us (0: no limit) a call; [engine]. The kernel takes most of a second for 256
+ * MB of fresh pages: without this the first publish into a spare would be that long. Returns 1 when all are warm. A lack of memory is left to the publish to
+ * report.
  */
 int publisher_warm(struct publisher *publisher, uint32_t n_users, uint32_t n_items, int64_t budget_us);
 /* Reference to the published generation, NULL when none was published yet; any thread. Release every one. */

@@ -47,7 +47,8 @@ size_t state_positives(const struct state *state, const struct user_facts *facts
 	return n;
 }
 
-void state_for_each_positive(const struct state *state, void (*emit)(void *ctx, uint32_t user, uint32_t item), void *ctx)
+void state_for_each_positive(const struct state *state, void (*emit)(void *ctx, uint32_t user, const struct watch_fact *watch),
+                             void *ctx)
 {
 	uint32_t n_users = state_n_users(state);
 
@@ -57,7 +58,7 @@ void state_for_each_positive(const struct state *state, void (*emit)(void *ctx, 
 			__builtin_prefetch(state->users[user + 4].list[LIST_WATCHES]);
 		for (uint32_t i = 0; i < record->count[LIST_WATCHES]; i++)
 			if (state_is_positive(state, &user_watches(record)[i]))
-				emit(ctx, user, user_watches(record)[i].item);
+				emit(ctx, user, &user_watches(record)[i]);
 	}
 }
 

@@ -130,7 +130,7 @@ const struct state_rules *state_get_rules(const struct state *state);
 int state_rederive(struct state *state, uint32_t users_max);
 void state_changes_get(struct state *state, struct state_changes *ret_changes);
 void state_changes_clear(struct state *state);
-void state_for_each_positive(const struct state *state, void (*emit)(void *ctx, uint32_t user, uint32_t item), void *ctx);
+void state_for_each_positive(const struct state *state, void (*emit)(void *ctx, uint32_t user, const struct watch_fact *watch), void *ctx);
 /* The user's row: write between begin and end. Copies the user first when a cut needs him. NULL: out of memory, or row_bytes is 0; then no end. */
 void *state_row_begin(struct state *state, uint32_t user);
 void state_row_end(struct state *state, uint32_t user);

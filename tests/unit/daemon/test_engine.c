@@ -245,6 +245,31 @@ static void the_rate_follows_the_news(void **in)
 	engine_reconfigure(b->engine, &b->config);
 }
 
+/* Stopped before anything was learnt: as fast as before. Stopped after it was: at the floor. */
+static void the_rate_survives_a_restart(void **in)
+{
+	struct bench *b = *in;
+
+	stop(b, 1);
+	b->config.learn.learning_rate = 0.2f;
+	b->config.rate_floor = 0.1f;
+	b->config.cool_passes = 10;
+	b->config.training_enabled = 0;
+	start(b);
+	push_watches(b, 0, 10);
+	wait_for(b, consumed, b->offset);
+	stop(b, 0);
+	start(b);
+	assert_float_equal((float)wait_for(b, consumed, b->offset).learning_rate, 0.2f, 1e-6f);
+	b->config.training_enabled = 1;
+	engine_reconfigure(b->engine, &b->config);
+	wait_for(b, trained, 200 * USERS * 10);
+	wait_for(b, resting, 0);
+	stop(b, 0);
+	start(b);
+	assert_float_equal((float)wait_for(b, consumed, b->offset).learning_rate, 0.02f, 1e-4f);
+}
+
 static int forgotten(const struct engine_status *s, int64_t positives)
 {
 	return (int64_t)s->n_positives == positives;
@@ -345,6 +370,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lower_limit_reaches_everybody, setup, teardown),
 		cmocka_unit_test_setup_teardown(rests_when_there_is_nothing_new, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_rate_follows_the_news, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_rate_survives_a_restart, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -355,6 +355,31 @@ static void test_job_sizes(void **state)
 	}
 }
 
+/* A batch that does not fill its last warp: a pull brings the rows of the users that were drawn, and no others. */
+static void test_rows_of_nobody_are_not_touched(void **state)
+{
+	(void)state;
+	for (int deterministic = 0; deterministic < 2; deterministic++) {
+		struct learn_options options = world_options(8);
+		options.deterministic = deterministic;
+		struct learner *learner = new_learner(&options, &backend_cuda, USERS, ITEMS);
+		const struct train_job job = {.triples_max = 5, .learning_rate = 0.05f};
+		struct tables copy = {0};
+		uint32_t brought = 0;
+		world_fill(learner, USERS, ITEMS, 9);
+		assert_int_equal(learner_pull(learner, &copy), 0);
+		for (uint32_t u = 0; u < USERS; u++)
+			copy.U[u * 8] = 1e9f;
+		assert_int_equal(train(learner, &job).triples, 5);
+		assert_int_equal(learner_pull(learner, &copy), 0);
+		for (uint32_t u = 0; u < USERS; u++)
+			brought += copy.U[u * 8] != 1e9f;
+		assert_in_range(brought, 1, 5);
+		tables_free(&copy);
+		learner_free(learner);
+	}
+}
+
 static void test_nothing_is_left(void **state)
 {
 	(void)state;
@@ -366,7 +391,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exact_bits_at_every_dim), cmocka_unit_test(test_exact_bits_of_every_variant), cmocka_unit_test(test_fast_triple_by_triple),
 		cmocka_unit_test(test_fast_sum_of_steps),       cmocka_unit_test(test_bf16_keeps_the_mean),         cmocka_unit_test(test_nonfinite_is_told),
-		cmocka_unit_test(test_job_without_work),        cmocka_unit_test(test_job_sizes),                   cmocka_unit_test(test_nothing_is_left),
+		cmocka_unit_test(test_job_without_work),        cmocka_unit_test(test_job_sizes),                   cmocka_unit_test(test_rows_of_nobody_are_not_touched), cmocka_unit_test(test_nothing_is_left),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

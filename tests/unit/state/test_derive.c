@@ -9,12 +9,12 @@ struct tally {
 	size_t n;
 };
 
-static void tally_one(void *ctx, uint32_t user, uint32_t item)
+static void tally_one(void *ctx, uint32_t user, const struct watch_fact *watch)
 {
 	struct tally *tally = ctx;
 
 	(void)user;
-	tally->by_item[item]++;
+	tally->by_item[watch->item]++;
 	tally->n++;
 }
 

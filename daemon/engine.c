@@ -2,7 +2,8 @@
  * engine.c: the one writer's life and loop, and what other threads ask of it.
  *
  * The loop takes turns: apply what the queues hold, step the checkpoint or publish if due, fold touched users in, train for a slice. Every step has a budget,
- * and a turn that publishes does not train on this thread, so that applying is never further away than about 50 ms. Nothing else changes state, parameters or positions.
+ * and a turn that publishes does not train on this thread, so that applying is never further away than about 50 ms. Nothing else changes state, parameters or
+ * positions.
  *
  * Owns state, learner, publisher, dead letter and positions. The queues and the data directory's descriptor belong to the caller.
  */

@@ -15,9 +15,13 @@
 
 #define UNIT 2048u
 #define CHUNK 16u
-#define BLOCK 16u /* with hard negatives */
 #define STAGES 3u
-#define STAGES_HARD 4u
+/* With hard negatives: draws between two stages, and how many each stage takes at a time. */
+#define HARD_RING 4u /* blocks */
+#define HARD_PART 2u
+#define HARD_SCORE 8u
+#define HARD_APPLY 24u
+#define HARD_WINDOW 8u
 
 struct fast_job {
 	const struct backend *backend;
@@ -75,34 +79,57 @@ static void run_unit(const struct fast_job *job, uint64_t first, uint64_t end, s
 	}
 }
 
-/* The same with hard negatives: between settled and applied, a block's candidates are scored. */
+/* The draws of a unit on their way through the stages; draw k lies in block k / HARD_BLOCK, modulo the number of blocks. */
+struct hard_ring {
+	struct draw draws[HARD_RING][HARD_BLOCK];
+	struct hard_block blocks[HARD_RING];
+	uint64_t first, n; /* of the unit */
+};
+
+/* Of the draws at, at + 1, .. (want of them, all of one block) those that the unit has. Where they lie goes to *ret_block and *ret_from. */
+static uint32_t ring_part(const struct hard_ring *ring, int64_t at, uint32_t want, uint32_t *ret_block, uint32_t *ret_from)
+{
+	if (at < 0 || (uint64_t)at >= ring->n)
+		return 0;
+	*ret_block = (uint32_t)((uint64_t)at / HARD_BLOCK % HARD_RING);
+	*ret_from = (uint32_t)((uint64_t)at % HARD_BLOCK);
+	return ring->n - (uint64_t)at < want ? (uint32_t)(ring->n - (uint64_t)at) : want;
+}
+
+static void ring_propose(const struct fast_job *job, struct hard_ring *ring, int64_t at)
+{
+	uint32_t block, from, n = ring_part(ring, at, HARD_BLOCK, &block, &from);
+	if (n == 0)
+		return;
+	sampler_propose(&job->plan, ring->first + (uint64_t)at, n, ring->draws[block]);
+	cpu_hard_draw(&job->plan, ring->draws[block], n, &ring->blocks[block]);
+}
+
+/* The same with hard negatives: between settled and applied, a draw's candidates are scored. The stages take a few draws each in turn, so that memory has
+ * something to do all the time. */
 static void run_unit_hard(const struct fast_job *job, uint64_t first, uint64_t end, struct update_sums *sums)
 {
-	struct draw blocks[STAGES_HARD][BLOCK];
-	struct hard_block hard[STAGES_HARD];
-	uint32_t sizes[STAGES_HARD] = {0};
-	uint64_t n_blocks = (end - first + BLOCK - 1) / BLOCK;
-	for (uint64_t b = 0; b < n_blocks + STAGES_HARD - 1; b++) {
-		if (b < n_blocks) {
-			uint64_t from = first + b * BLOCK;
-			uint32_t n = end - from < BLOCK ? (uint32_t)(end - from) : BLOCK;
-			sizes[b % STAGES_HARD] = n;
-			sampler_propose(&job->plan, from, n, blocks[b % STAGES_HARD]);
+	struct hard_ring ring;
+	const struct row_kernels *kernels = job->backend->kernels;
+	uint32_t block, from, n;
+	ring.first = first;
+	ring.n = end - first;
+	ring_propose(job, &ring, 0);
+	for (int64_t at = 0; at < (int64_t)(ring.n + HARD_APPLY); at += HARD_PART) {
+		if (at % HARD_BLOCK == 0)
+			ring_propose(job, &ring, at + HARD_BLOCK);
+		n = ring_part(&ring, at, HARD_PART, &block, &from);
+		if (n) {
+			sampler_settle(&job->plan, n, &ring.draws[block][from]);
+			cpu_hard_fetch(&job->plan, &job->update, ring.draws[block], from, n, &ring.blocks[block]);
 		}
-		if (b >= 1 && b - 1 < n_blocks) {
-			uint32_t at = (b - 1) % STAGES_HARD;
-			sampler_settle(&job->plan, sizes[at], blocks[at]);
-			prefetch_rows(&job->update, blocks[at], sizes[at]);
-			cpu_hard_fetch(&job->plan, &job->update, blocks[at], sizes[at], &hard[at]);
-		}
-		if (b >= 2 && b - 2 < n_blocks) {
-			uint32_t at = (b - 2) % STAGES_HARD;
-			cpu_hard_score(&job->plan, &job->update, job->backend->kernels, blocks[at], sizes[at], &hard[at]);
-		}
-		if (b >= 3) {
-			uint32_t at = (b - 3) % STAGES_HARD;
-			cpu_hard_choose(&job->plan, blocks[at], sizes[at], &hard[at]);
-			job->backend->kernels->update(&job->update, blocks[at], sizes[at], NULL, 0, sums);
+		n = ring_part(&ring, at - HARD_SCORE, HARD_PART, &block, &from);
+		if (n)
+			cpu_hard_score(&job->plan, &job->update, kernels, ring.draws[block], from, n, &ring.blocks[block]);
+		n = at % HARD_WINDOW == 0 ? ring_part(&ring, at - HARD_APPLY, HARD_WINDOW, &block, &from) : 0;
+		if (n) {
+			cpu_hard_choose(&job->plan, ring.draws[block], from, n, &ring.blocks[block]);
+			kernels->update(&job->update, &ring.draws[block][from], n, NULL, 0, sums);
 		}
 	}
 }

@@ -7,48 +7,85 @@
  */
 #include "trainer/learn/cpu_hard.h"
 
-#include <string.h>
+#include <math.h>
 
 #include "trainer/learn/negatives.h"
 
-void cpu_hard_fetch(const struct draw_plan *plan, const struct row_update *c, const struct draw *draws, uint32_t n, struct hard_block *block)
+void cpu_hard_draw(const struct draw_plan *plan, const struct draw *draws, uint32_t n, struct hard_block *block)
 {
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t *items = block->items[i];
-		if (draws[i].kind != NEGATIVE_HARD)
+	uint32_t of = plan->hard_of, run;
+	for (uint32_t i = 0; i < n; i += run) {
+		for (run = 1; i + run < n && draws[i + run].step == draws[i].step; run++)
+			;
+		hard_candidates_many(plan, &draws[i], run, &block->items[(size_t)i * of]);
+	}
+	for (uint32_t i = 0; i < n; i++)
+		block->items[(size_t)i * of] = draws[i].neg;
+}
+
+static inline __attribute__((always_inline)) void fetch_row(const float *row, const void *side, uint32_t stride)
+{
+	for (uint32_t k = 0; k < stride; k += 16)
+		__builtin_prefetch(row + k, 1, 3);
+	__builtin_prefetch(side, 1, 3);
+}
+
+void cpu_hard_fetch(const struct draw_plan *plan, const struct row_update *c, const struct draw *draws, uint32_t from, uint32_t n,
+                    const struct hard_block *block)
+{
+	for (uint32_t i = from; i < from + n; i++) {
+		const struct draw *draw = &draws[i];
+		const uint32_t *items = &block->items[(size_t)i * plan->hard_of];
+		if (draw->neg == SAMPLE_NONE)
 			continue;
-		items[0] = draws[i].neg;
-		hard_candidates(plan, &draws[i], plan->hard_of, items + 1);
-		for (uint32_t k = 1; k < plan->hard_of; k++) {
-			const float *row = c->V + (size_t)items[k] * c->stride;
-			for (uint32_t j = 0; j < c->stride; j += 16)
-				__builtin_prefetch(row + j, 0, 3);
-			__builtin_prefetch(&c->items[items[k]], 0, 3);
-		}
+		fetch_row(c->U + (size_t)draw->user * c->stride, &c->users[draw->user], c->stride);
+		fetch_row(c->V + (size_t)draw->pos * c->stride, &c->items[draw->pos], c->stride);
+		fetch_row(c->V + (size_t)draw->neg * c->stride, &c->items[draw->neg], c->stride);
+		for (uint32_t k = 1; draw->kind == NEGATIVE_HARD && k < plan->hard_of; k++)
+			fetch_row(c->V + (size_t)items[k] * c->stride, &c->items[items[k]], c->stride);
 	}
 }
 
-void cpu_hard_score(const struct draw_plan *plan, const struct row_update *c, const struct row_kernels *kernels, const struct draw *draws, uint32_t n,
-                    struct hard_block *block)
+/* The first of the highest scores[n], UINT32_MAX when none is above minus infinity. Without branches: which one wins is up to chance. */
+static inline __attribute__((always_inline)) uint32_t highest(const float *scores, uint32_t n)
 {
-	for (uint32_t i = 0; i < n; i++) {
-		const uint32_t *items = block->items[i];
-		float *scores = block->scores[i];
+	uint32_t best = UINT32_MAX;
+	float top = -INFINITY;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t higher = 0u - (uint32_t)(scores[k] > top);
+		best ^= (best ^ k) & higher;
+		top = scores[k] > top ? scores[k] : top;
+	}
+	return best;
+}
+
+void cpu_hard_score(const struct draw_plan *plan, const struct row_update *c, const struct row_kernels *kernels, const struct draw *draws, uint32_t from,
+                    uint32_t n, struct hard_block *block)
+{
+	for (uint32_t i = from; i < from + n; i++) {
+		const uint32_t *items = &block->items[(size_t)i * plan->hard_of];
+		float *scores = &block->scores[(size_t)i * plan->hard_of];
 		if (draws[i].kind != NEGATIVE_HARD)
 			continue;
 		kernels->score_items(c, draws[i].user, items, plan->hard_of, scores);
-		uint32_t best = 0;
-		for (uint32_t k = 1; k < plan->hard_of; k++)
-			best = scores[k] > scores[best] ? k : best;
-		training_set_prefetch(plan->set, draws[i].user, items[best]);
+		block->best[i] = plan->hard_of == 4 ? highest(scores, 4) : highest(scores, plan->hard_of); /* 4: of the presets, unrolled */
+		if (block->best[i] < plan->hard_of)
+			training_set_prefetch(plan->set, draws[i].user, items[block->best[i]]);
 	}
 }
 
-void cpu_hard_choose(const struct draw_plan *plan, struct draw *draws, uint32_t n, struct hard_block *block)
+void cpu_hard_choose(const struct draw_plan *plan, struct draw *draws, uint32_t from, uint32_t n, struct hard_block *block)
 {
-	for (uint32_t i = 0; i < n; i++)
-		if (draws[i].kind == NEGATIVE_HARD)
-			draws[i].neg = hard_choose(plan->set, &draws[i], block->items[i], block->scores[i], plan->hard_of);
+	for (uint32_t i = from; i < from + n; i++) {
+		size_t at = (size_t)i * plan->hard_of;
+		if (draws[i].kind != NEGATIVE_HARD)
+			continue;
+		uint32_t best = block->best[i];
+		if (best < plan->hard_of && !training_set_has(plan->set, draws[i].user, block->items[at + best]))
+			draws[i].neg = block->items[at + best];
+		else
+			draws[i].neg = hard_choose(plan->set, &draws[i], &block->items[at], &block->scores[at], plan->hard_of);
+	}
 }
 
 void cpu_hard_choose_exact(const struct draw_plan *plan, const struct row_update *c, const struct row_kernels *kernels, struct draw *draws, uint32_t n)

@@ -35,6 +35,7 @@
 #define LANES_SQRT(a)                                                                                                                              \
 	((LANES){__builtin_sqrtf((a)[0]), __builtin_sqrtf((a)[1]), __builtin_sqrtf((a)[2]), __builtin_sqrtf((a)[3]), __builtin_sqrtf((a)[4]),     \
 	         __builtin_sqrtf((a)[5]), __builtin_sqrtf((a)[6]), __builtin_sqrtf((a)[7])})
+#include "trainer/learn/cpu_vectors.h"
 #include "trainer/learn/cpu_philox.h"
 #include "trainer/learn/cpu_rows_exact.h"
 #include "trainer/learn/cpu_rows_hard.h"
@@ -58,6 +59,7 @@
 #define ROWS_FMA(a, b, c) ((VEC)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define LANES_FMA(a, b, c) ((LANES)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define LANES_SQRT(a) ((LANES)_mm256_sqrt_ps((__m256)(a)))
+#include "trainer/learn/cpu_vectors.h"
 #include "trainer/learn/cpu_philox.h"
 #include "trainer/learn/cpu_rows_exact.h"
 #include "trainer/learn/cpu_rows_hard.h"
@@ -84,6 +86,7 @@
 #define ROWS_FMA(a, b, c) ((VEC)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define LANES_FMA(a, b, c) ((LANES)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define LANES_SQRT(a) ((LANES)_mm256_sqrt_ps((__m256)(a)))
+#include "trainer/learn/cpu_vectors.h"
 #include "trainer/learn/cpu_philox.h"
 #include "trainer/learn/cpu_rows_exact.h"
 #include "trainer/learn/cpu_rows_hard.h"

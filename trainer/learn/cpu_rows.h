@@ -4,6 +4,8 @@
  */
 /* no include guard: included several times on purpose */
 
+#undef ROWS_FN /* seen by the thread sanitizer */
+#undef ROWS_INLINE
 #define ROWS_FN static ROWS_TARGET
 #define ROWS_INLINE static inline ROWS_TARGET __attribute__((always_inline))
 
@@ -154,7 +156,12 @@ static const struct row_kernels ROWS(kernels) = {
 };
 
 #undef VEC
+#undef LANES
+#undef FLAGS
 #undef LOAD
 #undef STORE
+#undef FILL
+#undef SHUFFLE
+#undef PICK
 #undef ROWS_FN
 #undef ROWS_INLINE

@@ -1,37 +1,41 @@
 /*
- * cpu_rows_hard.h: body of the kernel that scores the candidates of a hard negative; cpu_kernels.c includes it once per instruction level, before
- * cpu_rows_exact.h.
+ * cpu_rows_hard.h: body of the kernel that scores the candidates of a hard negative; cpu_kernels.c includes it once per instruction level, after
+ * cpu_vectors.h.
  *
  * Reads rows that other threads write (Hogwild, see cpu_update.h): a torn row gives a slightly wrong order, which a random choice among few candidates
  * bears. So these functions are hidden from the thread sanitizer, too.
  */
 /* no include guard: included several times on purpose */
 
-typedef float ROWS(hard_vec) __attribute__((vector_size(ROWS_WIDTH * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-static inline ROWS_TARGET __attribute__((no_sanitize("thread"), always_inline)) void ROWS(hard_any)(const struct row_update *c, uint32_t user,
-                                                                                                     const uint32_t *items, size_t n, size_t stride,
-                                                                                                     float *scores)
+/* stride: a constant where the caller is specialised. Four candidates share a load of the user's row; past the last one it is taken again. */
+ROWS_INLINE void ROWS(score_many)(const struct row_update *c, uint32_t user, const uint32_t *items, size_t n, size_t stride, float *scores)
 {
 	const float *u = c->U + (size_t)user * stride;
-	for (size_t i = 0; i < n; i++) {
-		const float *v = c->V + (size_t)items[i] * stride;
-		ROWS(hard_vec) sum = {0};
+	for (size_t i = 0; i < n; i += 4) {
+		const uint32_t item[4] = {items[i], items[i + 1 < n ? i + 1 : n - 1], items[i + 2 < n ? i + 2 : n - 1], items[i + 3 < n ? i + 3 : n - 1]};
+		const float *v0 = c->V + (size_t)item[0] * stride, *v1 = c->V + (size_t)item[1] * stride;
+		const float *v2 = c->V + (size_t)item[2] * stride, *v3 = c->V + (size_t)item[3] * stride;
+		VEC s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
 		ROWS_UNROLL
-		for (size_t k = 0; k < stride; k += ROWS_WIDTH)
-			sum += *(const ROWS(hard_vec) *)(u + k) * *(const ROWS(hard_vec) *)(v + k);
-		float score = c->items[items[i]].bias;
-		for (size_t l = 0; l < ROWS_WIDTH; l++)
-			score += sum[l];
-		scores[i] = score;
+		for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
+			VEC uk = LOAD(u + k);
+			s0 = ROWS_FMA(uk, LOAD(v0 + k), s0);
+			s1 = ROWS_FMA(uk, LOAD(v1 + k), s1);
+			s2 = ROWS_FMA(uk, LOAD(v2 + k), s2);
+			s3 = ROWS_FMA(uk, LOAD(v3 + k), s3);
+		}
+		VEC sums[4] = {s0, s1, s2, s3};
+		float four[4];
+		ROWS(sum_four)(sums, four);
+		for (size_t j = 0; j < 4 && i + j < n; j++)
+			scores[i + j] = four[j] + c->items[item[j]].bias;
 	}
 }
 
-static ROWS_TARGET __attribute__((no_sanitize("thread"))) void ROWS(score_items)(const struct row_update *c, uint32_t user, const uint32_t *items, size_t n,
-                                                                                  float *scores)
+ROWS_FN void ROWS(score_items)(const struct row_update *c, uint32_t user, const uint32_t *items, size_t n, float *scores)
 {
 	if (c->stride == 64)
-		ROWS(hard_any)(c, user, items, n, 64, scores);
+		ROWS(score_many)(c, user, items, n, 64, scores);
 	else
-		ROWS(hard_any)(c, user, items, n, c->stride, scores);
+		ROWS(score_many)(c, user, items, n, c->stride, scores);
 }

@@ -1,5 +1,5 @@
 /*
- * cpu_update.h: body of update(), the Hogwild step over a list of triples; cpu_kernels.c includes it once per instruction level, before cpu_rows.h.
+ * cpu_update.h: body of update(), the Hogwild step over a list of triples; cpu_kernels.c includes it once per instruction level, after cpu_vectors.h.
  *
  * Triples are taken in windows of up to ROWS_LANES that share no row, one triple a lane: sums over the rows first, then the scalar maths of all lanes at
  * once as vectors, then the rows move. A window ends before the first triple that shares a row with it, so one thread's result is that of one triple
@@ -11,52 +11,16 @@
  */
 /* no include guard: included several times on purpose */
 
-typedef float ROWS(vec) __attribute__((vector_size(ROWS_WIDTH * sizeof(float)), aligned(sizeof(float)), may_alias));
-typedef float ROWS(lanes) __attribute__((vector_size(ROWS_LANES * sizeof(float))));
-typedef int32_t ROWS(flags) __attribute__((vector_size(ROWS_LANES * sizeof(int32_t))));
-#define VEC ROWS(vec)
-#define LANES ROWS(lanes)
-#define FLAGS ROWS(flags)
-#define LOAD(p) (*(const VEC *)(p))
-#define STORE(p, v) (*(VEC *)(p) = (v))
-#define ROWS_FN static ROWS_TARGET __attribute__((no_sanitize("thread")))
-#define ROWS_INLINE static inline ROWS_TARGET __attribute__((no_sanitize("thread"), always_inline))
-#define SHUFFLE __builtin_shufflevector
-#define PICK(flags, a, b) ((LANES)(((FLAGS)(a) & (flags)) | ((FLAGS)(b) & ~(flags))))
-
 /* One triple a lane. Unused lanes hold rows that no table has, each another. */
 struct ROWS(window) {
 	_Alignas(32) uint32_t user[ROWS_LANES], pos[ROWS_LANES], neg[ROWS_LANES];
 	_Alignas(32) float weight[ROWS_LANES];
+	_Alignas(32) float bias_p[ROWS_LANES], bias_n[ROWS_LANES], acc_u[ROWS_LANES], acc_p[ROWS_LANES], acc_n[ROWS_LANES]; /* what stands beside the rows */
 	uint32_t n;
 };
 
 /* Which dot products of the rows are summed: of lane t at [t]. D is pos - neg; BCE sums un at UD and pn at DD instead. */
 enum { ROWS(UD), ROWS(UU), ROWS(UP), ROWS(DD), ROWS(PP), ROWS(NN), ROWS(N_SUMS) };
-
-/* ret[t] = sum of the elements of v[t]. */
-ROWS_INLINE void ROWS(sum_lanes)(const VEC *v, LANES *ret)
-{
-#if ROWS_WIDTH == 4
-#define FOLD(a, b) (SHUFFLE(a, b, 0, 2, 4, 6) + SHUFFLE(a, b, 1, 3, 5, 7))
-	VEC ab = FOLD(v[0], v[1]), cd = FOLD(v[2], v[3]), ef = FOLD(v[4], v[5]), gh = FOLD(v[6], v[7]);
-	VEC abcd = FOLD(ab, cd), efgh = FOLD(ef, gh);
-	*ret = SHUFFLE(abcd, efgh, 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-#define FOLD(a, b) (SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15))
-#if ROWS_WIDTH == 16
-#define HALF(a) (SHUFFLE(a, a, 0, 1, 2, 3, 4, 5, 6, 7) + SHUFFLE(a, a, 8, 9, 10, 11, 12, 13, 14, 15))
-#else
-#define HALF(a) ((LANES)(a))
-#endif
-	LANES ab = FOLD(HALF(v[0]), HALF(v[1])), cd = FOLD(HALF(v[2]), HALF(v[3]));
-	LANES ef = FOLD(HALF(v[4]), HALF(v[5])), gh = FOLD(HALF(v[6]), HALF(v[7]));
-	LANES abcd = FOLD(ab, cd), efgh = FOLD(ef, gh);
-	*ret = SHUFFLE(abcd, efgh, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(abcd, efgh, 4, 5, 6, 7, 12, 13, 14, 15);
-#undef HALF
-#endif
-#undef FOLD
-}
 
 ROWS_INLINE int ROWS(any)(const FLAGS *flags)
 {
@@ -181,17 +145,14 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
                                     struct update_sums *sums, struct ROWS(factors) *f)
 {
 	const LANES zero = {0};
-	LANES bias_p = zero, bias_n = zero, weight;
+	LANES bias_p, bias_n, weight;
 	memcpy(&weight, w->weight, sizeof weight);
-	f->acc_u = f->acc_p = f->acc_n = zero;
-	for (uint32_t t = 0; t < w->n; t++) {
-		bias_p[t] = c->items[w->pos[t]].bias;
-		bias_n[t] = c->items[w->neg[t]].bias;
-		if (adagrad) {
-			f->acc_u[t] = c->users[w->user[t]].acc;
-			f->acc_p[t] = c->items[w->pos[t]].acc;
-			f->acc_n[t] = c->items[w->neg[t]].acc;
-		}
+	memcpy(&bias_p, w->bias_p, sizeof bias_p);
+	memcpy(&bias_n, w->bias_n, sizeof bias_n);
+	if (adagrad) {
+		memcpy(&f->acc_u, w->acc_u, sizeof f->acc_u);
+		memcpy(&f->acc_p, w->acc_p, sizeof f->acc_p);
+		memcpy(&f->acc_n, w->acc_n, sizeof f->acc_n);
 	}
 	LANES x, x_neg, z, z_neg, un;
 	if (bce) {
@@ -241,9 +202,17 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
 }
 
 /* stride: a constant where the caller is specialised, so that the loops unroll and the rows stay in registers. */
-ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, int bce,
+ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, struct ROWS(window) *w, uint32_t t, size_t stride, int adagrad, int bce,
                                 VEC (*sums)[ROWS_LANES])
 {
+	/* read here, lane by lane, so that they are written long before all lanes are read as one vector */
+	w->bias_p[t] = c->items[w->pos[t]].bias;
+	w->bias_n[t] = c->items[w->neg[t]].bias;
+	if (adagrad) {
+		w->acc_u[t] = c->users[w->user[t]].acc;
+		w->acc_p[t] = c->items[w->pos[t]].acc;
+		w->acc_n[t] = c->items[w->neg[t]].acc;
+	}
 	const float *u = c->U + (size_t)w->user[t] * stride;
 	const float *p = c->V + (size_t)w->pos[t] * stride;
 	const float *n = c->V + (size_t)w->neg[t] * stride;
@@ -279,9 +248,8 @@ ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(w
 	float *n = c->V + (size_t)w->neg[t] * stride;
 	struct user_side *side_u = &c->users[w->user[t]];
 	struct item_side *side_p = &c->items[w->pos[t]], *side_n = &c->items[w->neg[t]];
-	const VEC zero = {0};
-	VEC u_gain = zero + f->u_gain[t], u_gain_neg = zero + f->u_gain_neg[t], p_gain = zero + f->p_gain[t], n_gain = zero + f->n_gain[t];
-	VEC u_keep = zero + f->u_keep[t], p_keep = zero + f->p_keep[t], n_keep = zero + f->n_keep[t];
+	VEC u_gain = FILL(f->u_gain[t]), u_gain_neg = FILL(f->u_gain_neg[t]), p_gain = FILL(f->p_gain[t]), n_gain = FILL(f->n_gain[t]);
+	VEC u_keep = FILL(f->u_keep[t]), p_keep = FILL(f->p_keep[t]), n_keep = FILL(f->n_keep[t]);
 	ROWS_UNROLL
 	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
 		VEC uk = LOAD(u + k), pk = LOAD(p + k), nk = LOAD(n + k);
@@ -302,12 +270,33 @@ ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(w
 	}
 }
 
+/* Fills a window from draws[ROWS_LANES]; 0 when one of them has no negative. */
+ROWS_INLINE int ROWS(fill_whole)(const struct draw *draws, struct ROWS(window) *w)
+{
+	uint32_t all = 1;
+	for (uint32_t t = 0; t < ROWS_LANES; t++) {
+		w->user[t] = draws[t].user;
+		w->pos[t] = draws[t].pos;
+		w->neg[t] = draws[t].neg;
+		w->weight[t] = draws[t].weight;
+		all &= draws[t].neg != SAMPLE_NONE;
+	}
+	w->n = ROWS_LANES;
+	if (all && ROWS(meets)(w))
+		ROWS(cut_window)(w);
+	return (int)all;
+}
+
 /* Fills a window from draws at *at on, leaving out those without a negative. Does not move *at past what is in the window. */
 ROWS_INLINE void ROWS(fill_window)(const struct draw *draws, size_t n, size_t *at, struct ROWS(window) *w, struct update_sums *sums)
 {
 	size_t i = *at;
 	uint32_t t = 0;
 	size_t ends[ROWS_LANES];
+	if (n - i >= ROWS_LANES && ROWS(fill_whole)(draws + i, w)) {
+		*at = i + w->n;
+		return;
+	}
 	uint32_t none[ROWS_LANES], skipped = 0;
 	for (; i < n && t < ROWS_LANES; i++) {
 		if (draws[i].neg == SAMPLE_NONE) {
@@ -351,10 +340,12 @@ ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw
 #define AHEAD(i) ((i) < n ? &draws[i] : &ahead[(i) - n])
 	while (at < n) {
 		ROWS(fill_window)(draws, n, &at, &w, sums);
+		for (uint32_t t = w.n; t < ROWS_LANES; t++)
+			w.bias_p[t] = w.bias_n[t] = w.acc_u[t] = w.acc_p[t] = w.acc_n[t] = 0.0f;
 		for (uint32_t t = 0; t < w.n; t++) { /* users' rows here, items' rows below: memory has something to do all the time */
 			if (asked + t < to_ask)
 				ROWS(ask_for_user)(c, AHEAD(asked + t), stride);
-			ROWS(sum_rows)(c, &w, t, stride, bce, parts);
+			ROWS(sum_rows)(c, &w, t, stride, adagrad, bce, parts);
 		}
 		for (int k = 0; k < ROWS(N_SUMS); k++) {
 			for (uint32_t t = w.n; t < ROWS_LANES; t++)
@@ -424,9 +415,3 @@ ROWS_FN void ROWS(update)(const struct row_update *c, const struct draw *draws, 
 }
 
 #undef ROWS_SPECIAL
-#undef ROWS_FN
-#undef ROWS_INLINE
-#undef SHUFFLE
-#undef PICK
-#undef LANES
-#undef FLAGS

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/learn/cpu_kernels.h"
 #include "trainer/learn/philox.h"
 
 void alias_free(struct alias_table *table)
@@ -128,6 +129,22 @@ void hard_candidates(const struct draw_plan *plan, const struct draw *draw, uint
 		                                        (uint32_t)set->seed, (uint32_t)(set->seed >> 32));
 		for (uint32_t j = 0; j < 4 && k + j + 1 < n; j++)
 			ret_items[k + j] = set->candidates[philox_below(random.v[j], set->n_candidates)];
+	}
+}
+
+void hard_candidates_many(const struct draw_plan *plan, const struct draw *draws, uint32_t n, uint32_t *ret_items)
+{
+	const struct training_set *set = plan->set;
+	uint32_t of = plan->hard_of;
+	struct philox_many random;
+	for (uint32_t i = 0; i < n; i += PHILOX_RUN) {
+		for (uint32_t k = 1; k < of; k++) {
+			if (k % 4 == 1)
+				plan->kernels->philox_run(draws[i].index, (uint32_t)draws[i].step, (uint32_t)(draws[i].step >> 32), PHILOX_HARD + k / 4,
+				                          (uint32_t)set->seed, (uint32_t)(set->seed >> 32), &random);
+			for (uint32_t l = 0; l < PHILOX_RUN && i + l < n; l++)
+				ret_items[(size_t)(i + l) * of + k] = set->candidates[philox_below(random.v[(k - 1) % 4][l], set->n_candidates)];
+		}
 	}
 }
 

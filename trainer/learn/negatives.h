@@ -55,6 +55,11 @@ void popularity_free(struct popularity *popularity);
  */
 void hard_candidates(const struct draw_plan *plan, const struct draw *draw, uint32_t n, uint32_t *ret_items);
 /*
+ * The same of n draws of one step whose indexes follow each other, plan->hard_of of each: ret_items[n * hard_of], where the first of each draw's place is
+ * left free for its first candidate.
+ */
+void hard_candidates_many(const struct draw_plan *plan, const struct draw *draws, uint32_t n, uint32_t *ret_items);
+/*
  * The highest scored of items[n] that is not among the user's positives; of equal ones the first. When all are positives: a uniform draw, or SAMPLE_NONE when
  * the user has no valid negative. scores[n] is used up. Scores that are not numbers are passed over.
  */

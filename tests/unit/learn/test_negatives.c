@@ -279,14 +279,16 @@ static void check_hardest(const struct rows *rows, const struct training_set *se
 	for (uint32_t round = 0; round < 20; round++) {
 		uint32_t n = round % 2 ? HARD_BLOCK : 5;
 		sampler_propose(&plan, (uint64_t)round * 100, n, draws);
+		cpu_hard_draw(&plan, draws, n, &block);
 		uint32_t firsts[HARD_BLOCK];
 		for (uint32_t i = 0; i < n; i++)
 			firsts[i] = draws[i].neg;
 		sampler_settle(&plan, n, draws);
 		memcpy(exact, draws, n * sizeof *draws);
-		cpu_hard_fetch(&plan, &rows->update, draws, n, &block);
-		cpu_hard_score(&plan, &rows->update, kernels, draws, n, &block);
-		cpu_hard_choose(&plan, draws, n, &block);
+		cpu_hard_fetch(&plan, &rows->update, draws, 0, n, &block);
+		cpu_hard_score(&plan, &rows->update, kernels, draws, 0, n / 2, &block);
+		cpu_hard_score(&plan, &rows->update, kernels, draws, n / 2, n - n / 2, &block);
+		cpu_hard_choose(&plan, draws, 0, n, &block);
 		cpu_hard_choose_exact(&plan, &rows->update, kernels, exact, n);
 		for (uint32_t i = 0; i < n; i++) {
 			double best;

@@ -100,6 +100,11 @@ struct row_kernels {
 	void (*exact_apply)(const struct row_update *update, const int64_t *sums, float *row, float *bias, float *acc);
 };
 
+/* The sets: cpu_level_*.c. */
+extern const struct row_kernels row_kernels_plain;
+#if defined(__x86_64__)
+extern const struct row_kernels row_kernels_v3, row_kernels_v4;
+#endif
 /* The best set this machine can run. */
 const struct row_kernels *row_kernels_best(void);
 /* Set number `level` (0: plain); NULL when there is none or the machine cannot run it. For tests. */

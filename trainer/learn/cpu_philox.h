@@ -1,10 +1,10 @@
 /*
- * cpu_philox.h: body of philox_run(), the random numbers of many triples at once; cpu_kernels.c includes it once per instruction level. The same numbers
+ * cpu_philox.h: body of philox_run(), the random numbers of many triples at once; a part of cpu_level_*.c. The same numbers
  * as philox4x32() of philox.h.
  *
  * A 32-bit word lies in a 64-bit lane. Upper halves hold rubbish between rounds: the multiplication does not read them.
  */
-/* no include guard: included several times on purpose */
+/* no include guard: the body of one file */
 
 typedef uint64_t ROWS(words) __attribute__((vector_size(ROWS_WIDTH * sizeof(float))));
 typedef uint32_t ROWS(halves) __attribute__((vector_size(ROWS_WIDTH * sizeof(float) / 2)));

@@ -1,8 +1,8 @@
 /*
- * cpu_rows.h: body of the row kernels that do not train; cpu_kernels.c includes it once per instruction level, after cpu_update.h, with ROWS(name),
+ * cpu_rows.h: body of the row kernels that do not train; a part of cpu_level_*.c, after cpu_update.h, with ROWS(name),
  * ROWS_TARGET and ROWS_WIDTH (floats of a vector).
  */
-/* no include guard: included several times on purpose */
+/* no include guard: the body of one file */
 
 #undef ROWS_FN /* seen by the thread sanitizer */
 #undef ROWS_INLINE
@@ -139,7 +139,7 @@ ROWS_FN double ROWS(logit_sums)(const float *x, const float *sign, size_t n, flo
 	return value;
 }
 
-static const struct row_kernels ROWS(kernels) = {
+const struct row_kernels ROWS_KERNELS = {
 	.name = ROWS_NAME,
 	.philox_run = ROWS(philox_run),
 	.update = ROWS(update),
@@ -154,14 +154,3 @@ static const struct row_kernels ROWS(kernels) = {
 	.exact_add_two = ROWS(exact_add_two),
 	.exact_apply = ROWS(exact_apply),
 };
-
-#undef VEC
-#undef LANES
-#undef FLAGS
-#undef LOAD
-#undef STORE
-#undef FILL
-#undef SHUFFLE
-#undef PICK
-#undef ROWS_FN
-#undef ROWS_INLINE

@@ -1,10 +1,10 @@
 /*
- * cpu_rows_exact.h: body of the deterministic mode's row kernels; cpu_kernels.c includes it once per instruction level, like cpu_rows.h.
+ * cpu_rows_exact.h: body of the deterministic mode's row kernels; a part of cpu_level_*.c.
  *
  * Plain C over fixed lanes, with every fused multiply-add written out: the result has the same bits whether the compiler vectorises or not. Races are
  * excluded by the caller (each row has one owner), so these functions are visible to the thread sanitizer.
  */
-/* no include guard: included several times on purpose */
+/* no include guard: the body of one file */
 
 static ROWS_TARGET float ROWS(exact_dot)(const float *a, const float *b, const float *c, size_t stride)
 {

@@ -1,11 +1,10 @@
 /*
- * cpu_rows_hard.h: body of the kernel that scores the candidates of a hard negative; cpu_kernels.c includes it once per instruction level, after
- * cpu_vectors.h.
+ * cpu_rows_hard.h: body of the kernel that scores the candidates of a hard negative; a part of cpu_level_*.c, after cpu_vectors.h.
  *
  * Reads rows that other threads write (Hogwild, see cpu_update.h): a torn row gives a slightly wrong order, which a random choice among few candidates
  * bears. So these functions are hidden from the thread sanitizer, too.
  */
-/* no include guard: included several times on purpose */
+/* no include guard: the body of one file */
 
 /* stride: a constant where the caller is specialised. Four candidates share a load of the user's row; past the last one it is taken again. */
 ROWS_INLINE void ROWS(score_many)(const struct row_update *c, uint32_t user, const uint32_t *items, size_t n, size_t stride, float *scores)

@@ -1,15 +1,15 @@
 /*
- * cpu_update.h: body of update(), the Hogwild step over a list of triples; cpu_kernels.c includes it once per instruction level, after cpu_vectors.h.
+ * cpu_update.h: body of update(), the Hogwild step over a list of triples; a part of cpu_level_*.c, after cpu_vectors.h.
  *
  * Triples are taken in windows of up to ROWS_LANES that share no row, one triple a lane: sums over the rows first, then the scalar maths of all lanes at
  * once as vectors, then the rows move. A window ends before the first triple that shares a row with it, so one thread's result is that of one triple
  * after the other. The rows of a triple some places further on are asked for while a lane is worked on.
  *
  * Race model: Hogwild (Niu et al., NIPS 2011). Threads read and write rows, biases and sums without any order; a lost or torn update of a row is noise
- * that SGD bears, since two threads rarely meet in a row. Relaxed atomics would keep the compiler from vectorising, so the functions of this file, and
- * no others, are hidden from the thread sanitizer.
+ * that SGD bears, since two threads rarely meet in a row. Relaxed atomics would keep the compiler from vectorising, so the functions of this file, of
+ * cpu_rows_hard.h and of cpu_vectors.h, and no others, are hidden from the thread sanitizer.
  */
-/* no include guard: included several times on purpose */
+/* no include guard: the body of one file */
 
 /* One triple a lane. Unused lanes hold rows that no table has, each another. */
 struct ROWS(window) {

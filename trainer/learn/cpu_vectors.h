@@ -1,8 +1,15 @@
 /*
- * cpu_vectors.h: vectors of one instruction level and what the row kernels share; cpu_kernels.c includes it once per level, before the kernels, with ROWS(name),
+ * cpu_vectors.h: vectors of one instruction level and what the row kernels share. Included by cpu_level_*.c before the kernels' bodies, with ROWS(name),
  * ROWS_TARGET, ROWS_WIDTH (floats of a vector) and the operations that the compiler's own vectors lack.
  */
-/* no include guard: included several times on purpose */
+/* no include guard: the body of one file */
+
+#define ROWS_LANES 8 /* triples that update() takes at once */
+#if defined(__clang__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ROWS_UNROLL /* clang unrolls constant loops by itself; sanitized builds would take minutes */
+#else
+#define ROWS_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 typedef float ROWS(vec) __attribute__((vector_size(ROWS_WIDTH * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef float ROWS(lanes) __attribute__((vector_size(ROWS_LANES * sizeof(float))));

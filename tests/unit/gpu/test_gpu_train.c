@@ -380,6 +380,52 @@ static void test_rows_of_nobody_are_not_touched(void **state)
 	}
 }
 
+/* Groups of lanes that have only one user's triples leave his row once, at their last one. */
+static void test_the_only_user_learns(void **state)
+{
+	(void)state;
+	for (uint32_t dim = 8; dim <= 128; dim *= 4) {
+		struct learn_options options = fast_options(dim, 0);
+		const struct train_job job = {.triples_max = 64, .learning_rate = 1e-4f};
+		struct tables before = {0}, after[2] = {{0}, {0}};
+		for (int cuda = 0; cuda < 2; cuda++) {
+			struct learner *learner = new_learner(&options, cuda ? &backend_cuda : &backend_cpu, 1, ITEMS);
+			world_fill(learner, 1, ITEMS, 9);
+			assert_int_equal(learner_pull(learner, &before), 0);
+			assert_int_equal(train(learner, &job).triples, job.triples_max);
+			assert_int_equal(learner_pull(learner, &after[cuda]), 0);
+			learner_free(learner);
+		}
+		double moved = farthest(after[0].U, before.U, dim), wrong = farthest(after[1].U, after[0].U, dim);
+		if (!(moved > 0 && wrong < 0.01 * moved))
+			fail_msg("dim %u: %.3g away from the CPU's, which moved %.3g", dim, wrong, moved);
+		tables_free(&before);
+		tables_free(&after[0]);
+		tables_free(&after[1]);
+	}
+}
+
+/* Triples without a negative, many of them in one warp: each is counted. */
+static void test_rejected_triples_are_counted(void **state)
+{
+	(void)state;
+	struct train_report reports[2];
+	for (int cuda = 0; cuda < 2; cuda++) {
+		struct learn_options options = fast_options(16, 0);
+		struct learner *learner = new_learner(&options, cuda ? &backend_cuda : &backend_cpu, 2, 40);
+		const struct train_job job = {.triples_max = 300, .learning_rate = 1e-4f};
+		for (uint32_t i = 0; i < 40; i++) { /* user 0 has all items */
+			struct user_item pairs[2] = {{.user = 0, .item = i}, {.user = 1, .item = i % 4}};
+			assert_true(learner_add_positives(learner, pairs, 2, 0) >= 0);
+		}
+		reports[cuda] = train(learner, &job);
+		learner_free(learner);
+	}
+	assert_in_range(reports[0].rejected, 100, 299);
+	assert_int_equal(reports[1].rejected, reports[0].rejected);
+	assert_int_equal(reports[1].triples, reports[0].triples);
+}
+
 static void test_nothing_is_left(void **state)
 {
 	(void)state;
@@ -391,7 +437,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exact_bits_at_every_dim), cmocka_unit_test(test_exact_bits_of_every_variant), cmocka_unit_test(test_fast_triple_by_triple),
 		cmocka_unit_test(test_fast_sum_of_steps),       cmocka_unit_test(test_bf16_keeps_the_mean),         cmocka_unit_test(test_nonfinite_is_told),
-		cmocka_unit_test(test_job_without_work),        cmocka_unit_test(test_job_sizes),                   cmocka_unit_test(test_rows_of_nobody_are_not_touched), cmocka_unit_test(test_nothing_is_left),
+		cmocka_unit_test(test_job_without_work),        cmocka_unit_test(test_job_sizes),                   cmocka_unit_test(test_rows_of_nobody_are_not_touched),
+		cmocka_unit_test(test_the_only_user_learns),    cmocka_unit_test(test_rejected_triples_are_counted), cmocka_unit_test(test_nothing_is_left),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

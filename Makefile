@@ -274,7 +274,7 @@ KAFKA_E2E := $(wildcard tests/e2e/test_kafka*.py tests/e2e/test_replay.py)
 OTHER_E2E := $(filter-out $(KAFKA_E2E),$(wildcard tests/e2e/test_*.py))
 has_pytests = $(foreach d,$(PYTESTS),--pytest $(d)) --pytest "tests/e2e-kafka=$(KAFKA_E2E)" --pytest "tests/e2e=$(OTHER_E2E)"
 check: all $(EMU_PROGRAMS) $(UNIT) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
-	@$(RUN_TESTS) $(has_pytests) $(sort $(UNIT)) $(PROPERTY) $(FUZZ)
+	@$(RUN_TESTS) $(has_pytests) $(PROPERTY) $(FUZZ) $(sort $(UNIT))
 check-unit: $(UNIT)
 	@$(RUN_TESTS) $(sort $(UNIT))
 # The property tests and fuzz targets multiply their rounds by RECD_TEST_SCALE (default 1).

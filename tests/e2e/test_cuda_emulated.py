@@ -137,15 +137,21 @@ def test_device_fails_and_is_opened_anew(make_recd, logs, digest_of_half, monkey
     """A device that fails in the middle: the CPU goes on at once; the device is opened anew, where it can be. Nothing is lost, nothing half-done published."""
     monkeypatch.setenv("CUDA_EMU_FAIL", failure)
     recd = fed(make_recd(settings("cuda", 20, 'on_device_loss = "rebuild"; device_pause_ms = 200;')), logs)
-    recd.wait(lambda: recd.status()["device"]["losses"] == 1, "the device did not fail")
-    if mends:
+    if failure.startswith("nomem"):  # the call may be one for more memory than is needed now: then less is taken, and nothing is lost
+        recd.wait(lambda: recd.status()["device"]["losses"] == 1 or trained(recd, 20), "the device did not fail")
+        if recd.status()["device"]["losses"] == 0:
+            mends, failure = True, ""
+    if failure:
+        recd.wait(lambda: recd.status()["device"]["losses"] == 1, "the device did not fail")
+    if failure and mends:
         recd.wait(lambda: recd.status()["device"]["rebuilds"] == 1 and recd.status()["backend"] == "cuda", "the device was not opened anew")
     recd.wait(lambda: trained(recd, 20) and rests(recd), "not trained")
     status = recd.status()
     assert status["histories_digest"] == digest_of_half
     assert status["progress"]["rollbacks"] == 0
-    assert status["backend"] == ("cuda" if mends else "cpu") and status["device"]["trouble"] != ""
-    assert "cuda: " in recd.log()
+    assert status["backend"] == ("cuda" if mends else "cpu")
+    assert (status["device"]["trouble"] != "") == (failure != "")
+    assert not failure or "cuda: " in recd.log()
     assert len(recd.request("GET", "/v1/users/3/top?k=5")[1]["items"]) == 5
     assert recd.snapshot()[0] == 200
     assert recd.stop() == 0

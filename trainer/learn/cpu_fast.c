@@ -16,12 +16,12 @@
 #define UNIT 2048u
 #define CHUNK 16u
 #define STAGES 3u
-/* With hard negatives: draws between two stages, and how many each stage takes at a time. */
-#define HARD_RING 4u /* blocks */
-#define HARD_PART 2u
-#define HARD_SCORE 8u
-#define HARD_APPLY 24u
-#define HARD_WINDOW 8u
+/* With hard negatives, in draws. A candidate's score is as old as what lies between scoring and applying. */
+#define HARD_RING 4u    /* blocks on their way */
+#define HARD_PART 2u    /* that fetch and score take at a time */
+#define HARD_SCORE 8u   /* from fetch to score: what memory needs */
+#define HARD_WINDOW 8u  /* that are applied at a time, a window of update() */
+#define HARD_APPLY 24u  /* from fetch to apply: the last one scored has had a window's time for its membership to come */
 
 struct fast_job {
 	const struct backend *backend;
@@ -105,8 +105,10 @@ static void ring_propose(const struct fast_job *job, struct hard_ring *ring, int
 	cpu_hard_draw(&job->plan, ring->draws[block], n, &ring->blocks[block]);
 }
 
-/* The same with hard negatives: between settled and applied, a draw's candidates are scored. The stages take a few draws each in turn, so that memory has
- * something to do all the time. */
+/*
+ * The same with hard negatives: between settled and applied, a draw's candidates are scored. The stages take a few draws each in turn, so that memory has
+ * something to do all the time.
+ */
 static void run_unit_hard(const struct fast_job *job, uint64_t first, uint64_t end, struct update_sums *sums)
 {
 	struct hard_ring ring;

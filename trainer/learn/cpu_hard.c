@@ -1,9 +1,9 @@
 /*
  * cpu_hard.c: hardest-of-n negatives on the host: of n candidates the one that the model scores highest now (negatives.h).
  *
- * Any training thread. Fast mode: a block of draws passes two more stages between being settled and being applied: its candidates are drawn and their rows
- * begin to come (fetch); they are scored and each winner's membership slot begins to come (score); winners are verified (choose). Deterministic mode:
- * scores by exact_dot from the parameters at the batch's start, so the choice has the same bits everywhere.
+ * Any training thread. Fast mode: between being proposed and being applied, a draw passes four more stages: its candidates are drawn (draw); its rows and
+ * theirs begin to come (fetch); they are scored, and what tells whether the best is a positive begins to come (score); the best one that is none is taken
+ * (choose). Deterministic mode: scores by exact_dot from the parameters at the batch's start, so the choice has the same bits everywhere.
  */
 #include "trainer/learn/cpu_hard.h"
 

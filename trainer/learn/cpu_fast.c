@@ -35,23 +35,14 @@ struct fast_job {
 	struct update_sums sums;
 };
 
-static void prefetch_row(const float *row, uint32_t stride)
-{
-	for (uint32_t k = 0; k < stride; k += 16)
-		__builtin_prefetch(row + k, 1, 3);
-}
-
 static void prefetch_rows(const struct row_update *c, const struct draw *draws, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		if (draws[i].neg == SAMPLE_NONE)
 			continue;
-		prefetch_row(c->U + (size_t)draws[i].user * c->stride, c->stride);
-		prefetch_row(c->V + (size_t)draws[i].pos * c->stride, c->stride);
-		prefetch_row(c->V + (size_t)draws[i].neg * c->stride, c->stride);
-		__builtin_prefetch(&c->users[draws[i].user], 1, 3);
-		__builtin_prefetch(&c->items[draws[i].pos], 1, 3);
-		__builtin_prefetch(&c->items[draws[i].neg], 1, 3);
+		cpu_fetch_row(c->U + (size_t)draws[i].user * c->stride, &c->users[draws[i].user], c->stride);
+		cpu_fetch_row(c->V + (size_t)draws[i].pos * c->stride, &c->items[draws[i].pos], c->stride);
+		cpu_fetch_row(c->V + (size_t)draws[i].neg * c->stride, &c->items[draws[i].neg], c->stride);
 	}
 }
 

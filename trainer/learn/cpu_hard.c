@@ -23,13 +23,6 @@ void cpu_hard_draw(const struct draw_plan *plan, const struct draw *draws, uint3
 		block->items[(size_t)i * of] = draws[i].neg;
 }
 
-static inline __attribute__((always_inline)) void fetch_row(const float *row, const void *side, uint32_t stride)
-{
-	for (uint32_t k = 0; k < stride; k += 16)
-		__builtin_prefetch(row + k, 1, 3);
-	__builtin_prefetch(side, 1, 3);
-}
-
 void cpu_hard_fetch(const struct draw_plan *plan, const struct row_update *c, const struct draw *draws, uint32_t from, uint32_t n,
                     const struct hard_block *block)
 {
@@ -38,11 +31,11 @@ void cpu_hard_fetch(const struct draw_plan *plan, const struct row_update *c, co
 		const uint32_t *items = &block->items[(size_t)i * plan->hard_of];
 		if (draw->neg == SAMPLE_NONE)
 			continue;
-		fetch_row(c->U + (size_t)draw->user * c->stride, &c->users[draw->user], c->stride);
-		fetch_row(c->V + (size_t)draw->pos * c->stride, &c->items[draw->pos], c->stride);
-		fetch_row(c->V + (size_t)draw->neg * c->stride, &c->items[draw->neg], c->stride);
+		cpu_fetch_row(c->U + (size_t)draw->user * c->stride, &c->users[draw->user], c->stride);
+		cpu_fetch_row(c->V + (size_t)draw->pos * c->stride, &c->items[draw->pos], c->stride);
+		cpu_fetch_row(c->V + (size_t)draw->neg * c->stride, &c->items[draw->neg], c->stride);
 		for (uint32_t k = 1; draw->kind == NEGATIVE_HARD && k < plan->hard_of; k++)
-			fetch_row(c->V + (size_t)items[k] * c->stride, &c->items[items[k]], c->stride);
+			cpu_fetch_row(c->V + (size_t)items[k] * c->stride, &c->items[items[k]], c->stride);
 	}
 }
 

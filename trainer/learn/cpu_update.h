@@ -64,26 +64,18 @@ ROWS_FN __attribute__((noinline)) void ROWS(cut_window)(struct ROWS(window) *w)
 	w->n = k;
 }
 
-/* Begins to fetch a row and what stands beside it. */
-ROWS_INLINE void ROWS(ask_for)(const float *row, const void *side, size_t stride)
-{
-	for (size_t k = 0; k < stride; k += 16)
-		__builtin_prefetch(row + k, 1, 3);
-	__builtin_prefetch(side, 1, 3);
-}
-
 ROWS_INLINE void ROWS(ask_for_user)(const struct row_update *c, const struct draw *draw, size_t stride)
 {
 	if (draw->neg != SAMPLE_NONE)
-		ROWS(ask_for)(c->U + (size_t)draw->user * stride, &c->users[draw->user], stride);
+		cpu_fetch_row(c->U + (size_t)draw->user * stride, &c->users[draw->user], stride);
 }
 
 ROWS_INLINE void ROWS(ask_for_items)(const struct row_update *c, const struct draw *draw, size_t stride)
 {
 	if (draw->neg == SAMPLE_NONE)
 		return;
-	ROWS(ask_for)(c->V + (size_t)draw->pos * stride, &c->items[draw->pos], stride);
-	ROWS(ask_for)(c->V + (size_t)draw->neg * stride, &c->items[draw->neg], stride);
+	cpu_fetch_row(c->V + (size_t)draw->pos * stride, &c->items[draw->pos], stride);
+	cpu_fetch_row(c->V + (size_t)draw->neg * stride, &c->items[draw->neg], stride);
 }
 
 /* 1 / (1 + exp(x)): bpr_sigmoid(-x) with the same constants. */

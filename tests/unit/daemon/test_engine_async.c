@@ -354,6 +354,13 @@ static void be_impatient(struct bench *b, uint32_t timeout_ms)
 	engine_reconfigure(b->engine, &config);
 }
 
+static void hang(struct bench *b)
+{
+	fake_hold(0, 1);
+	fake_wait_held();
+	be_impatient(b, 100);
+}
+
 /* A job that hangs: the CPU takes over; the device is left alone until the job has come back. */
 static void a_hung_job(void **in)
 {
@@ -366,8 +373,7 @@ static void a_hung_job(void **in)
 	push_watches(b, 0, 10);
 	wait_for(b, consumed, b->offset);
 	wait_for(b, trained, 20000);
-	fake_hold(0, 1);
-	be_impatient(b, 100);
+	hang(b);
 	push_watches(b, 3, 8);
 	s = wait_for(b, lost, 1);
 	be_impatient(b, 3600000);
@@ -394,8 +400,7 @@ static void a_job_that_never_comes_back(void **in)
 	push_watches(b, 0, 10);
 	wait_for(b, consumed, b->offset);
 	wait_for(b, trained, 20000);
-	fake_hold(0, 1);
-	be_impatient(b, 100);
+	hang(b);
 	push_watches(b, 3, 8);
 	wait_for(b, consumed, b->offset);
 	stop(b, 0);
@@ -408,8 +413,7 @@ static void a_job_that_never_comes_back(void **in)
 
 	/* the same without a last checkpoint: it ends, too */
 	wait_for(b, trained, (int64_t)s.progress.triples + 1);
-	fake_hold(0, 1);
-	be_impatient(b, 100);
+	hang(b);
 	push_watches(b, 11, 2);
 	wait_for(b, consumed, b->offset);
 	stop(b, 1);

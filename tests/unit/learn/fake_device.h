@@ -32,6 +32,7 @@ static struct {
 	pthread_cond_t moved;
 	int hold;     /* jobs wait until fake_let_go() */
 	int hang;     /* so do they; poll() says 0, close() would never come back */
+	unsigned held; /* jobs that wait at this moment */
 	int fail_op;  /* -1: none */
 	unsigned fail_at; /* the call that fails, from 1 */
 	unsigned fail_for; /* how many fail from there on; 0 counts as 1 */
@@ -137,8 +138,11 @@ static inline void *fake_work(void *arg)
 {
 	struct fake_device *device = arg;
 	pthread_mutex_lock(&fake.mutex);
+	fake.held++;
+	pthread_cond_broadcast(&fake.moved);
 	while (fake.hold || fake.hang)
 		pthread_cond_wait(&fake.moved, &fake.mutex);
+	fake.held--;
 	pthread_mutex_unlock(&fake.mutex);
 	device->rc = backend_cpu.train(device->cpu, &device->job, &device->report);
 	atomic_store_explicit(&device->done, 1, memory_order_release);
@@ -393,6 +397,15 @@ static inline void fake_hold(int hold, int hang)
 	fake.hold = hold;
 	fake.hang = hang;
 	pthread_cond_broadcast(&fake.moved);
+	pthread_mutex_unlock(&fake.mutex);
+}
+
+/* Until one is held: a job that was past that point before is not taken for it. The test's own time limit ends a wait for nothing. */
+static inline void fake_wait_held(void)
+{
+	pthread_mutex_lock(&fake.mutex);
+	while (fake.held == 0)
+		pthread_cond_wait(&fake.moved, &fake.mutex);
 	pthread_mutex_unlock(&fake.mutex);
 }
 

@@ -15,7 +15,7 @@ endif
 ifeq ($(origin CXX),default)
 CXX := g++
 endif
-OPT  ?= $(if $(SAN),-O1 -g,-O2 -g)
+OPT  ?= $(if $(SAN),-O1 -g1,-O2 -g)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Werror
 SANF := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 Q    := $(if $(V),,@)

@@ -14,7 +14,7 @@ const struct row_kernels *row_kernels_at(int level)
 #if defined(__x86_64__)
 	if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
 		return &row_kernels_v3;
-#if !(defined(__SANITIZE_ADDRESS__) && defined(__GNUC__) && !defined(__clang__)) /* gcc's ASan does not align 64-byte variables on the stack */
+#if ROW_KERNELS_HAVE_V4
 	if (level == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
 	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
 		return &row_kernels_v4;

@@ -111,7 +111,13 @@ struct row_kernels {
 /* The sets: cpu_level_*.c. */
 extern const struct row_kernels row_kernels_plain;
 #if defined(__x86_64__)
-extern const struct row_kernels row_kernels_v3, row_kernels_v4;
+extern const struct row_kernels row_kernels_v3;
+#endif
+#if defined(__x86_64__) && !(defined(__SANITIZE_ADDRESS__) && defined(__GNUC__) && !defined(__clang__))
+#define ROW_KERNELS_HAVE_V4 1
+extern const struct row_kernels row_kernels_v4;
+#else
+#define ROW_KERNELS_HAVE_V4 0 /* gcc's ASan does not align 64-byte variables on the stack */
 #endif
 /* The best set this machine can run. */
 const struct row_kernels *row_kernels_best(void);

@@ -4,7 +4,7 @@
 #include "trainer/learn/cpu_kernels.h"
 
 #include <string.h>
-#if defined(__x86_64__)
+#if ROW_KERNELS_HAVE_V4
 #include <immintrin.h>
 
 #include "trainer/learn/bpr_math.h"

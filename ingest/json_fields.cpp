@@ -60,20 +60,6 @@ inline bool key_matches(const key_pattern &pattern, const char *key)
 	return (((load_word(key) ^ pattern.word[0]) & pattern.mask[0]) | ((load_word(key + 8) ^ pattern.word[1]) & pattern.mask[1])) == 0;
 }
 
-/* Reads whole words: up to 7 bytes past the end. */
-inline bool has_backslash(const char *text, size_t len)
-{
-	constexpr uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
-
-	for (size_t i = 0; i < len; i += 8) {
-		uint64_t x = load_word(text + i) ^ (ones * '\\');
-
-		if (((x - ones) & ~x & highs) != 0 && memchr(text + i, '\\', len - i < 8 ? len - i : 8))
-			return true;
-	}
-	return false;
-}
-
 inline bool is_blank(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
@@ -152,7 +138,8 @@ struct json_parser {
 	uint32_t depth_max;
 	key_pattern patterns[KEY_COUNT];
 	uint8_t guess[GUESS_MAX];
-	const char *end; /* of the line */
+	const char *end;    /* of the line */
+	bool has_backslash; /* anywhere in the line: without one, no string has an escape */
 };
 
 namespace {
@@ -206,19 +193,16 @@ template <typename field_type> auto unescaped_key(field_type &field, long) -> de
 	return field.unescaped_key();
 }
 
-inline json_result walk_string(ondemand::value &value, std::string_view token, json_value *ret)
+inline json_result walk_string(const json_parser *self, ondemand::value &value, std::string_view token, json_value *ret)
 {
 	if (token.size() < 2 || token.back() != '"')
 		return JSON_DAMAGED;
 	std::string_view text = token.substr(1, token.size() - 2);
-	if (has_backslash(text.data(), text.size())) {
+	if (self->has_backslash && memchr(text.data(), '\\', text.size())) {
 		if (!unescape(value.get_string(), &text))
 			return JSON_DAMAGED;
-	} else {
-		/* consumed here: cheaper than having the iterator skip it */
-		ondemand::raw_json_string raw;
-		if (value.get_raw_json_string().get(raw) != SUCCESS)
-			return JSON_DAMAGED;
+	} else if (value.get_raw_json_string().error() != SUCCESS) { /* consumed here: cheaper than having the iterator skip it */
+		return JSON_DAMAGED;
 	}
 	ret->kind = JSON_STRING;
 	ret->text = text.data();
@@ -306,7 +290,7 @@ json_result walk(json_parser *self, ondemand::value &value, uint32_t depth, json
 		return JSON_DAMAGED;
 	switch (token[0]) {
 	case '"':
-		return walk_string(value, token, ret);
+		return walk_string(self, value, token, ret);
 	case '{':
 		return walk_object(self, value, depth, ret);
 	case '[':
@@ -350,27 +334,50 @@ bool find_key(json_parser *self, ondemand::field &field, size_t index, uint32_t 
 	return true;
 }
 
+/*
+ * One to eight digits and nothing else: all at once, for lengths that differ from line to line make a loop's end hard to foresee. Reads 8 bytes. A number
+ * that begins with 0 is left to read_number().
+ */
+inline bool read_few_digits(std::string_view token, json_value *ret)
+{
+	constexpr uint64_t zeros = 0x3030303030303030u, highs = 0xf0f0f0f0f0f0f0f0u;
+
+	if (token.size() > 8 || token[0] == '0' || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+		return false;
+	const unsigned missing = 64 - 8 * static_cast<unsigned>(token.size());
+	uint64_t digits = (load_word(token.data()) << missing) | (zeros & ~(~UINT64_C(0) << missing));
+	if ((digits & highs) != zeros || ((digits + 0x0606060606060606u) & highs) != zeros)
+		return false;
+	digits -= zeros;
+	digits = digits * 10 + (digits >> 8); /* pairs in the even bytes */
+	ret->integer = static_cast<int64_t>(((digits & 0x000000ff000000ffu) * (100 + (UINT64_C(1000000) << 32)) +
+	                                     ((digits >> 16) & 0x000000ff000000ffu) * (1 + (UINT64_C(10000) << 32))) >> 32);
+	ret->kind = JSON_INTEGER;
+	ret->overflow = 0;
+	ret->negative = 0;
+	return true;
+}
+
 /* walk() for a value of the line itself, with the two most frequent cases first. */
 inline json_result read_value(json_parser *self, ondemand::value &value, json_value *ret)
 {
 	std::string_view token = token_of(self, value);
-	uint64_t number;
 
 	if (token.empty())
 		return JSON_DAMAGED;
 	if (token[0] == '"')
-		return walk_string(value, token, ret);
-	if (is_digit(token[0]) && value.get_uint64().get(number) == SUCCESS && number <= INT64_MAX) {
-		ret->kind = JSON_INTEGER;
-		ret->overflow = 0;
-		ret->negative = 0;
-		ret->integer = static_cast<int64_t>(number);
+		return walk_string(self, value, token, ret);
+	if (read_few_digits(token, ret))
 		return JSON_GOOD;
-	}
 	return walk(self, value, 1, ret);
 }
 
-json_result read_field(json_parser *self, ondemand::field &field, size_t index, uint32_t keys, uint32_t numbers, json_fields *ret)
+/* Which of the known keys were seen, and which twice: bits, in registers while a line is read. */
+struct key_bits {
+	uint32_t seen, twice;
+};
+
+inline json_result read_field(json_parser *self, ondemand::field &field, size_t index, uint32_t keys, uint32_t numbers, key_bits *bits, json_fields *ret)
 {
 	json_value scratch;
 	unsigned key;
@@ -382,8 +389,8 @@ json_result read_field(json_parser *self, ondemand::field &field, size_t index, 
 	if (result != JSON_GOOD || key == KEY_COUNT)
 		return result;
 	uint32_t bit = UINT32_C(1) << key;
-	ret->twice |= ret->seen & bit;
-	ret->seen |= bit;
+	bits->twice |= bits->seen & bit;
+	bits->seen |= bit;
 	if ((numbers & bit) != 0) {
 		if (value->kind == JSON_INTEGER && !value->overflow)
 			value->number = static_cast<double>(value->integer);
@@ -436,24 +443,25 @@ extern "C" enum json_result json_fields_parse(struct json_parser *parser, const 
 	ondemand::object object;
 	const char *location;
 	size_t index = 0;
+	key_bits bits = {0, 0};
 
-	ret->seen = 0;
-	ret->twice = 0;
 	parser->end = line + len;
+	parser->has_backslash = memchr(line, '\\', len) != nullptr;
 	error_code error = parser->parser.iterate(line, len, len + SIMDJSON_PADDING).get(document);
 	if (error != SUCCESS)
 		return error == MEMALLOC ? JSON_NO_MEMORY : JSON_DAMAGED;
 	if (document.get_object().get(object) != SUCCESS)
 		return JSON_DAMAGED;
 	for (auto element : object) {
-		ondemand::field field;
-
-		if (std::move(element).get(field) != SUCCESS)
+		if (element.error() != SUCCESS)
 			return JSON_DAMAGED;
-		json_result result = read_field(parser, field, index++, keys, numbers, ret);
+		/* not get(): a field just written is not read back as a whole for the copy, which would wait for the stores */
+		json_result result = read_field(parser, element.value_unsafe(), index++, keys, numbers, &bits, ret);
 		if (result != JSON_GOOD)
 			return result;
 	}
+	ret->seen = bits.seen;
+	ret->twice = bits.twice;
 	/* Only the object's own end is the end of the tokens; anything else is left over, or came from behind the line. */
 	return document.current_location().get(location) == OUT_OF_BOUNDS ? JSON_GOOD : JSON_DAMAGED;
 }

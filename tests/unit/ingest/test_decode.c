@@ -312,6 +312,37 @@ static void test_ids(void **unused)
 	}
 }
 
+/* Short ids are read eight digits at once: every length, and each place with a byte that is none. */
+static void test_digits(void **unused)
+{
+	static const char others[] = "/:;.eE+-xABp 0\x10\xb0";
+	uint64_t random = 88172645463325252u;
+
+	(void)unused;
+	for (int i = 0; i < 20000; i++) {
+		const size_t n = 1 + (size_t)i % 18;
+		char digits[20] = "", line[120];
+		int64_t expected = 0;
+
+		for (size_t d = 0; d < n; d++) {
+			random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+			digits[d] = (char)('0' + (d == 0 ? 1 + random % 9 : random % 10));
+			expected = expected * 10 + (digits[d] - '0');
+		}
+		int len = snprintf(line, sizeof(line), "{\"user_id\":%s,\"item_id\":2,\"started_at\":\"" T "\",\"completion\":1}", digits);
+		if (decode(STREAM_WATCHES, line, (size_t)len) != GOOD || batch->events[0].user_id != expected)
+			fail_msg("read as %lld: %s", (long long)batch->events[0].user_id, line);
+		const size_t place = 11 + random / 64 % n;
+		const char other = others[random / 4096 % (sizeof(others) - 1)];
+		line[place] = other;
+		int r = decode(STREAM_WATCHES, line, (size_t)len);
+		if (other == '0' && (place > 11 || n == 1) ? r != GOOD : r == GOOD && other != ' ')
+			fail_msg("%s with '%c' in place %zu: %s", result_name(r), other, place - 11, line);
+		if (other == ' ' && n > 2 && place > 11 && place < 10 + n && r == GOOD)
+			fail_msg("a blank inside a number was taken: %s", line);
+	}
+}
+
 /* Row 4. */
 #define WATCH(rest) "{\"user_id\":1,\"item_id\":2,\"started_at\":\"" T "\"" rest "}"
 #define SHOWN(rest) "{\"user_id\":1,\"item_id\":2,\"shown_at\":\"" T "\",\"surface\":\"home\",\"request_id\":\"r\"" rest "}"
@@ -577,7 +608,7 @@ int main(void)
 		cmocka_unit_test(test_fields_of_an_impression), cmocka_unit_test(test_fields_of_an_event),
 		cmocka_unit_test(test_fields_of_a_watch),       cmocka_unit_test(test_fields_of_the_catalogue),
 		cmocka_unit_test(test_malformed),               cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_ids),                     cmocka_unit_test(test_watch_rules),
+		cmocka_unit_test(test_ids), cmocka_unit_test(test_digits),                     cmocka_unit_test(test_watch_rules),
 		cmocka_unit_test(test_other_rules),             cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_full_batch),              cmocka_unit_test(test_refused_text_is_capped),
 		cmocka_unit_test(test_protected_page),          cmocka_unit_test(test_key_order),

@@ -24,7 +24,7 @@ SH   := bash
 # ---- what is there --------------------------------------------------------------------------------------------------------------------
 # PKGS must be there; the rest is found or not, and said in one line.
 PKGS       := simdjson libconfig libmicrohttpd libcurl jansson zlib libsystemd rdkafka libzstd
-OPTIONAL   := libisal
+OPTIONAL   := libisal jemalloc
 HAVE       := $(foreach p,$(PKGS) $(OPTIONAL),$(if $(shell pkg-config --exists $(p) 2>/dev/null && echo yes),$(p)))
 MISSING    := $(filter-out $(HAVE),$(PKGS))
 version_of  = $(if $(filter $(1),$(HAVE)),$(shell pkg-config --modversion $(1)),none)
@@ -46,7 +46,7 @@ ifneq ($(MISSING),)
 $(error missing: $(MISSING). Run scripts/install-deps build)
 endif
 ifeq ($(MAKELEVEL),0)
-$(info recd $(VERSION): librdkafka $(call version_of,rdkafka), CUDA toolkit $(cuda)$(if $(filter no,$(CUDA)), (not used)), systemd $(call version_of,libsystemd), isal $(call version_of,libisal), zstd $(call version_of,libzstd))
+$(info recd $(VERSION): librdkafka $(call version_of,rdkafka), CUDA toolkit $(cuda)$(if $(filter no,$(CUDA)), (not used)), systemd $(call version_of,libsystemd), isal $(call version_of,libisal), jemalloc $(call version_of,jemalloc), zstd $(call version_of,libzstd))
 endif
 endif
 
@@ -111,8 +111,11 @@ $(B)/obj/%.cpp.o: %.cpp $(B)/stamp/flags
 define link
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(ALLOCATOR) $(LDLIBS)
 endef
+# The two programs allocate through jemalloc where it is found: librdkafka allocates every record in one thread and it is freed in another, which takes a fifth of
+# the CPU time of consuming with the C library's (docs/BENCHMARKS.md). Tests keep that one; sanitizers bring their own.
+$(B)/recd $(B)/recctl: ALLOCATOR := $(if $(SAN),,$(if $(filter jemalloc,$(HAVE)),$(shell pkg-config --libs jemalloc)))
 $(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
 	$(link)
 $(B)/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(USES_recctl)

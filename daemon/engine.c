@@ -305,7 +305,7 @@ static int turn(struct engine *engine)
 	began_us = engine_mono_us();
 	heavy = engine_checkpoint_step(engine) || engine_publish(engine, 0);
 	folded = heavy && engine_mono_us() - began_us >= ENGINE_LARGE_PUBLISH_US ? 0 : engine_fold_in(engine, fold_us);
-	if (!heavy)
+	if (!heavy && began_us >= engine->bulk_until_us) /* while a log is caught up with, room made ahead would soon be too small */
 		publisher_warm(engine->publisher, state_n_users(engine->state), state_n_items(engine->state), WARM_BUDGET_US);
 	if (!heavy || learner_on_device(engine->learner)) /* to begin a job on a device takes no time of this thread */
 		trained = engine_train_slice(engine);

@@ -17,6 +17,7 @@
 #include "trainer/state/state.h"
 
 #define IMPRESSIONS_MAX 1024u
+#define SURFACE_RECENT 32u
 #define SURFACES_MAX 4096u    /* names of surfaces */
 #define SURFACE_NAME_MAX 255u /* bytes of a name */
 
@@ -115,7 +116,7 @@ struct state {
 	struct surface *surfaces; /* [SURFACES_MAX + 1]; entry 0 is the empty name */
 	_Atomic uint32_t n_surfaces; /* names, entry 0 not counted */
 	uint16_t *surface_slots;     /* open addressing over names: index, 0: empty */
-	uint32_t surface_last;
+	uint16_t surface_recent[SURFACE_RECENT]; /* by a few of a name's bytes; 0: none yet */
 	struct catalogue *catalogue;
 	struct state_digest digest;
 	struct state_counters counters;

@@ -55,7 +55,7 @@ static int surface_add(struct state *state, const char *name, size_t len, uint64
 
 int surface_enter(struct state *state, const char *name, size_t len, uint16_t *ret_surface, int *ret_full)
 {
-	const struct surface *last = &state->surfaces[state->surface_last];
+	uint16_t *recent;
 	uint64_t hash;
 
 	*ret_full = 0;
@@ -63,8 +63,10 @@ int surface_enter(struct state *state, const char *name, size_t len, uint16_t *r
 		*ret_surface = 0;
 		return 0;
 	}
-	if (state->surface_last != 0 && surface_is(last, name, len)) {
-		*ret_surface = (uint16_t)state->surface_last;
+	/* nearly every name is one of a few: looked up by length and ends before it is hashed whole */
+	recent = &state->surface_recent[(len + (unsigned char)name[0] * 3u + (unsigned char)name[len - 1] * 7u) % SURFACE_RECENT];
+	if (*recent != 0 && surface_is(&state->surfaces[*recent], name, len)) {
+		*ret_surface = *recent;
 		return 0;
 	}
 	if (len > SURFACE_NAME_MAX || memchr(name, 0, len)) {
@@ -84,7 +86,7 @@ int surface_enter(struct state *state, const char *name, size_t len, uint16_t *r
 		if (index == 0)
 			return surface_add(state, name, len, hash, slot, ret_surface);
 		if (surface_is(&state->surfaces[index], name, len)) {
-			state->surface_last = index;
+			*recent = index;
 			*ret_surface = index;
 			return 0;
 		}

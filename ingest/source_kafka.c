@@ -18,7 +18,7 @@ static const struct source_ops kafka_ops;
 static const struct kafka_setting defaults[] = {
 	{"client.id", "recd"},
 	{"fetch.message.max.bytes", "262144"},
-	{"queued.max.messages.kbytes", "131072"}, /* a full queue of librdkafka before 2.2 fetches nothing for a second */
+	{"queued.max.messages.kbytes", "131072"}, /* see set_pace() */
 	{"queued.min.messages", "1000000"}, /* let the bytes decide */
 	{"check.crcs", "true"},
 	{"isolation.level", "read_committed"},
@@ -76,15 +76,53 @@ static int copy_positions(struct source_kafka *source, const struct source_posit
 	return 0;
 }
 
-/* librdkafka 2.2 and later can be told to look at a full queue sooner than after its default, a second. */
-static void shorten_queue_backoff(rd_kafka_conf_t *conf)
+static int is_given(const struct source_kafka_config *config, const char *name)
 {
-	const char *name = "fetch.queue.backoff.ms";
-	char value[16], said[128];
-	size_t size = sizeof(value);
+	for (size_t i = 0; i < config->n_properties; i++)
+		if (strcmp(config->properties[i].name, name) == 0)
+			return 1;
+	return 0;
+}
 
-	if (rd_kafka_conf_get(conf, name, value, &size) == RD_KAFKA_CONF_OK && strcmp(value, "1000") == 0)
-		(void)rd_kafka_conf_set(conf, name, "20", said, sizeof(said));
+/*
+ * How far ahead librdkafka fetches: a short queue, whose records are still in the processor's caches when they are decoded. Since 2.2 librdkafka can be told to
+ * look at a full queue again sooner than after a second; before, source_kafka_pace.c keeps it short. What kafka.properties says goes before.
+ */
+static int set_pace(struct source_kafka *source, const struct source_kafka_config *config, rd_kafka_conf_t *conf, char *said, size_t said_size)
+{
+	char value[32];
+	size_t size = sizeof(value);
+	const int has_backoff = rd_kafka_conf_get(conf, "fetch.queue.backoff.ms", value, &size) == RD_KAFKA_CONF_OK;
+
+	if (has_backoff && !is_given(config, "fetch.queue.backoff.ms"))
+		(void)rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "1", said, said_size);
+	if (is_given(config, "queued.max.messages.kbytes"))
+		return 0;
+	if (!has_backoff)
+		return kafka_pace_install(source, conf, said, said_size);
+	if (!is_given(config, "fetch.queue.backoff.ms"))
+		(void)rd_kafka_conf_set(conf, "queued.max.messages.kbytes", "8192", said, said_size);
+	return 0;
+}
+
+/* The client, made of conf, which is gone afterwards in any case. */
+static int make_client(struct source_kafka *source, const struct source_kafka_config *config, rd_kafka_conf_t *conf, char *errstr, size_t errstr_size)
+{
+	char said[512] = "", clean[512];
+
+	rd_kafka_conf_set_log_cb(conf, kafka_on_log); /* says nothing as long as there is no opaque */
+	if (set_pace(source, config, conf, said, sizeof(said)) == 0) {
+		rd_kafka_conf_set_opaque(conf, source);
+		rd_kafka_conf_set_error_cb(conf, kafka_on_error);
+		source->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, said, sizeof(said));
+	}
+	if (source->rk)
+		return 0;
+	if (!source->paced) /* else it is half freed already; see source_kafka_pace.c */
+		rd_kafka_conf_destroy(conf);
+	kafka_client_redact(said, source->properties, source->n_properties, clean, sizeof(clean));
+	snprintf(errstr, errstr_size, "librdkafka refuses the Kafka configuration: %s (see kafka.properties)", clean);
+	return -EINVAL;
 }
 
 static int open_client(struct source_kafka *source, const struct source_kafka_config *config, char *errstr, size_t errstr_size)
@@ -98,26 +136,14 @@ static int open_client(struct source_kafka *source, const struct source_kafka_co
 		{"allow.auto.create.topics", "false"},
 		{"log.queue", "false"},
 	};
-	char said[512] = "";
 	rd_kafka_conf_t *conf;
 	int r = kafka_client_conf(config->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, sizeof(fixed) / sizeof(fixed[0]),
 	                          config->properties, config->n_properties, &conf, errstr, errstr_size);
 
+	if (r == 0)
+		r = make_client(source, config, conf, errstr, errstr_size);
 	if (r < 0)
 		return r;
-	shorten_queue_backoff(conf);
-	rd_kafka_conf_set_opaque(conf, source);
-	rd_kafka_conf_set_log_cb(conf, kafka_on_log);
-	rd_kafka_conf_set_error_cb(conf, kafka_on_error);
-	source->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, said, sizeof(said));
-	if (!source->rk) {
-		char clean[512];
-
-		rd_kafka_conf_destroy(conf);
-		kafka_client_redact(said, source->properties, source->n_properties, clean, sizeof(clean));
-		snprintf(errstr, errstr_size, "librdkafka refuses the Kafka configuration: %s (see kafka.properties)", clean);
-		return -EINVAL;
-	}
 	rd_kafka_poll_set_consumer(source->rk);
 	source->queue = rd_kafka_queue_get_consumer(source->rk);
 	source->scout_queue = rd_kafka_queue_new(source->rk);

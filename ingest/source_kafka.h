@@ -8,6 +8,7 @@
  *   source_kafka.c          open, close, the table of operations
  *   source_kafka_offsets.c  pure decisions: is this the next record, where does a partition start, is this still the same log
  *   source_kafka_poll.c     consuming: records to batch
+ *   source_kafka_pace.c     how far librdkafka fetches ahead, before 2.2
  *   source_kafka_assign.c   partitions: finding, starting, verifying them; lost data
  *   source_kafka_scout.c    the scout
  *   source_kafka_status.c   status, log, librdkafka's errors
@@ -148,6 +149,8 @@ struct source_kafka {
 	int scout_started;
 	atomic_int stop;
 	atomic_int woken;
+	int paced;          /* see source_kafka_pace.c; set before the client exists */
+	atomic_size_t depth; /* records in `queue` after the last look; paced only */
 	atomic_uint news; /* grows when the scout has something for the polling thread */
 
 	/* polling thread */
@@ -213,6 +216,12 @@ int kafka_partition_verify(struct source_kafka *source, struct kafka_partition *
 void kafka_partition_hole(struct source_kafka *source, struct kafka_partition *partition, int64_t offset, int64_t missing);
 /* Fills the batch with a changed position that has no record. 1: filled, 0: none. */
 int kafka_announce(struct source_kafka *source, struct event_batch *batch);
+
+/* source_kafka_pace.c */
+/* Before the client is made: 0, or -EINVAL with librdkafka's words in `said` when it refuses the configuration. */
+int kafka_pace_install(struct source_kafka *source, rd_kafka_conf_t *conf, char *said, size_t said_size);
+/* Polling thread, after it took records from the queue. */
+void kafka_pace_note(struct source_kafka *source);
 
 /* source_kafka_scout.c */
 void *kafka_scout_main(void *arg);

@@ -48,6 +48,7 @@ static int consume(struct source_kafka *source, int timeout_ms)
 	}
 	source->pending_at = 0;
 	source->pending_n = n > 0 ? (size_t)n : 0;
+	kafka_pace_note(source);
 	return source->pending_n > 0;
 }
 

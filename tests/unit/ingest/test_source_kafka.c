@@ -2,6 +2,7 @@
  * test_source_kafka.c: the Kafka source in ordinary weather, against librdkafka's mock cluster: counters, positions, resuming, refused records, tombstones,
  * partition ranges, commits, status. Its troubles are in test_source_kafka_trouble.c.
  */
+#include "ingest/source_kafka.h"
 #include "tests/unit/ingest/kafka_world.h"
 
 static void test_three_partitions(void **unused)
@@ -213,6 +214,39 @@ static void test_wake(void **unused)
 	world_free(w);
 }
 
+/* Whoever does not poll has a short queue all the same: librdkafka does not fetch the whole topic ahead. */
+static void test_short_queue(void **unused)
+{
+	enum { LINES = 25000, PARTITIONS = 4, RESPONSE_BYTES = PARTITIONS * 262144 };
+	struct world *w = world_new(PARTITIONS);
+	const int64_t began_us = kafka_now_us();
+	char line[256];
+
+	(void)unused;
+	for (int i = 0; i < PARTITIONS * LINES; i++) {
+		const int len = snprintf(line, sizeof(line), "{\"user_id\":%d,\"item_id\":7,\"started_at\":\"2025-12-10T12:00:00+00:00\",\"completion\":0.5,\"pad\":\"%090d\"}",
+		                         i % WORLD_NUMBERS, i);
+
+		assert_true(len > 160 && len < 200);
+		world_send_at(w, i % PARTITIONS, line, 1765371600000);
+	}
+	world_flush(w);
+	world_until(w, w->n_seen > 0);
+	const int64_t first_us = kafka_now_us();
+	usleep(150000);
+	const size_t waiting = rd_kafka_queue_length(((struct source_kafka *)(void *)w->source)->queue);
+	const int64_t ms = (kafka_now_us() - first_us) / 1000;
+	/* the queue that is aimed at, and a response for each time that one was held back */
+	const size_t most = 50000 + (size_t)(ms / 40 + 2) * (RESPONSE_BYTES / 180);
+
+	print_message("%zu records wait %lld ms after the first batch, %zu at most; sent in %lld ms\n", waiting, (long long)ms, most, (long long)(first_us - began_us) / 1000);
+	assert_true(waiting <= most);
+	world_until(w, w->n_seen == PARTITIONS * LINES);
+	world_settle(w);
+	assert_int_equal(w->n_seen, PARTITIONS * LINES);
+	world_free(w);
+}
+
 static void test_refused_configuration(void **unused)
 {
 	static char names[][24] = {"sasl.mechanism", "auto.offset.reset", "group.id", "ssl.ca.location"};
@@ -243,7 +277,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_three_partitions), cmocka_unit_test(test_resume), cmocka_unit_test(test_bad_records),
 		cmocka_unit_test(test_full_batches),     cmocka_unit_test(test_ranges), cmocka_unit_test(test_from_end),
-		cmocka_unit_test(test_commit),           cmocka_unit_test(test_wake),   cmocka_unit_test(test_refused_configuration),
+		cmocka_unit_test(test_commit),           cmocka_unit_test(test_wake),   cmocka_unit_test(test_short_queue),
+		cmocka_unit_test(test_refused_configuration),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

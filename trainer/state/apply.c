@@ -160,6 +160,7 @@ static int resolve(struct state *state, struct resolved *event)
 	if (r < 0)
 		return r;
 	__builtin_prefetch(&state->items[event->item], 1);
+	__builtin_prefetch(&ids_external(state->item_ids)[event->item]); /* for the digest */
 	return 0;
 }
 

@@ -10,11 +10,11 @@
 #include "daemon/service.h"
 
 /*
- * Settings of jemalloc, where it is linked (see the Makefile); MALLOC_CONF in the environment goes before them. thp: librdkafka's buffers come by huge pages, as
- * recd's own tables do. background_thread: memory that is no longer used is given back although nobody allocates.
+ * Settings of jemalloc, where it is linked (see the Makefile); MALLOC_CONF in the environment goes before them. Memory that is no longer used is given back
+ * although nobody allocates.
  */
 extern const char *malloc_conf;
-const char *malloc_conf = "background_thread:true,thp:always";
+const char *malloc_conf = "background_thread:true";
 
 static void print_help(void)
 {

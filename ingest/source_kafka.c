@@ -18,7 +18,7 @@ static const struct source_ops kafka_ops;
 static const struct kafka_setting defaults[] = {
 	{"client.id", "recd"},
 	{"fetch.message.max.bytes", "262144"},
-	{"queued.max.messages.kbytes", "131072"}, /* see set_pace() */
+	{"queued.max.messages.kbytes", "65536"}, /* see set_pace() */
 	{"queued.min.messages", "1000000"}, /* let the bytes decide */
 	{"check.crcs", "true"},
 	{"isolation.level", "read_committed"},

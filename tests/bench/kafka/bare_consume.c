@@ -15,7 +15,7 @@
 #define BATCH 1024
 #define SILENCE_MAX 60 /* turns of a second without a record */
 
-/* Those of ingest/source_kafka.c. */
+/* Those of ingest/source_kafka.c, with a queue that is never full. */
 static const char *const settings[][2] = {
 	{ "fetch.message.max.bytes", "262144" },  { "queued.max.messages.kbytes", "131072" }, { "queued.min.messages", "1000000" },
 	{ "check.crcs", "true" },                 { "isolation.level", "read_committed" },   { "socket.keepalive.enable", "true" },

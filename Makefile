@@ -113,8 +113,8 @@ define link
 	@echo "  LD   $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(ALLOCATOR) $(LDLIBS)
 endef
-# The two programs allocate through jemalloc where it is found: librdkafka allocates every record in one thread and it is freed in another, which takes a fifth of
-# the CPU time of consuming with the C library's (docs/BENCHMARKS.md). Tests keep that one; sanitizers bring their own.
+# The two programs allocate through jemalloc where it is found: librdkafka allocates every record in one thread and it is freed in another, which is dear with the
+# C library's allocator (docs/BENCHMARKS.md). Tests keep that one; sanitizers bring their own.
 $(B)/recd $(B)/recctl: ALLOCATOR := $(if $(SAN),,$(if $(filter jemalloc,$(HAVE)),$(shell pkg-config --libs jemalloc)))
 $(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
 	$(link)

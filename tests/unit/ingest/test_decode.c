@@ -1,65 +1,9 @@
-/* test_decode.c: the rules of every stream, and rows 1 to 5 and 8 of the failure list (input data). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+/* test_decode.c: the rules of every stream, and rows 1 to 4 and 8 of the failure list (input data). */
+#include "tests/unit/ingest/decode_testing.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-#include "ingest/decode.h"
-
-#define GOOD 0
-#define BAD(reason) (1 + REFUSED_##reason)
-#define T "2025-12-10T12:00:01+00:00"
-#define T_US INT64_C(1765368001000000)
-
-static const struct decode_limits limits = {.line_bytes_max = 1u << 20, .depth_max = 32};
-static struct decoder *decoder;
-static struct event_batch *batch;
-
-/* Decodes both ways, padded (with hostile padding) and copied, and checks that they agree. */
-static int decode(enum event_stream stream, const char *line, size_t len)
-{
-	static const char *const paddings[] = {"\n", "}", "\"}", "]}", ",\"user_id\":9}", "0"};
-	int result = 0;
-
-	for (size_t i = 0; i <= sizeof(paddings) / sizeof(paddings[0]); i++) {
-		int r;
-
-		event_batch_clear(batch);
-		if (i == 0) {
-			r = result = decode_line(decoder, stream, line, len, 0, batch);
-		} else {
-			char *copy = malloc(len + DECODE_PADDING);
-
-			assert_non_null(copy);
-			memcpy(copy, line, len);
-			for (size_t k = 0; k < DECODE_PADDING; k++)
-				copy[len + k] = paddings[i - 1][k % strlen(paddings[i - 1])];
-			r = decode_line(decoder, stream, copy, len, 1, batch);
-			free(copy);
-		}
-		if (r != result)
-			fail_msg("with padding %zu: %d, without: %d: %.*s", i, r, result, (int)(len < 200 ? len : 200), line);
-		if (r != 0) {
-			assert_int_equal(batch->n_events, 0);
-			assert_int_equal(batch->text_len, 0);
-		}
-	}
-	return result;
-}
-
-static const char *result_name(int result)
-{
-	return result == 0 ? "good" : result > 0 ? refusal_name((enum refusal)(result - 1)) : strerror(-result);
-}
 
 struct line_case {
 	int expected;
@@ -81,24 +25,6 @@ static void assert_text(struct event_text text, const char *expected)
 {
 	assert_int_equal(text.len, strlen(expected));
 	assert_memory_equal(batch->text + text.offset, expected, text.len);
-}
-
-static int start(void **unused)
-{
-	(void)unused;
-	decoder = decoder_new(&limits);
-	batch = event_batch_new();
-	return decoder && batch ? 0 : -1;
-}
-
-static int stop(void **unused)
-{
-	(void)unused;
-	decoder_free(decoder);
-	event_batch_free(batch);
-	decoder_free(NULL);
-	event_batch_free(NULL);
-	return 0;
 }
 
 static void test_fields_of_an_impression(void **unused)
@@ -271,76 +197,6 @@ static void test_bytes(void **unused)
 	}
 	assert_true(decode_is_empty("", 0) && decode_is_empty("\r", 1) && decode_is_empty(" \t\r", 3));
 	assert_false(decode_is_empty("\0", 1) || decode_is_empty(" x ", 3));
-}
-
-/* Row 5. */
-static void test_ids(void **unused)
-{
-	static const struct {
-		int expected;
-		const char *id;
-		int64_t value;
-	} cases[] = {
-		{GOOD, "0", 0}, {GOOD, "1", 1}, {GOOD, "9007199254740991", 9007199254740991}, {GOOD, "9007199254740992", 9007199254740992},
-		{GOOD, "9007199254740993", 9007199254740993}, {GOOD, "999999999999999999", 999999999999999999},
-		{GOOD, "1000000000000000000", 1000000000000000000}, {GOOD, "9223372036854775806", INT64_MAX - 1},
-		{GOOD, "9223372036854775807", INT64_MAX}, {BAD(BAD_ID), "9223372036854775808", 0}, {BAD(BAD_ID), "18446744073709551615", 0},
-		{BAD(BAD_ID), "18446744073709551616", 0}, {BAD(BAD_ID), "99999999999999999999", 0}, {BAD(BAD_ID), "100000000000000000000000000", 0},
-		{BAD(BAD_ID), "-1", 0}, {BAD(BAD_ID), "-0", 0}, {BAD(BAD_ID), "-9223372036854775808", 0}, {BAD(BAD_ID), "-9223372036854775809", 0},
-		{BAD(BAD_ID), "1.0", 0}, {BAD(BAD_ID), "1e3", 0}, {BAD(BAD_ID), "1E0", 0}, {BAD(BAD_ID), "0.5", 0}, {BAD(BAD_ID), "1e400", 0},
-		{BAD(BAD_ID), "\"7\"", 0}, {BAD(BAD_ID), "\"\"", 0}, {BAD(WRONG_TYPE), "null", 0}, {BAD(WRONG_TYPE), "true", 0},
-		{BAD(WRONG_TYPE), "[7]", 0}, {BAD(WRONG_TYPE), "{}", 0}, {BAD(JSON), "007", 0}, {BAD(JSON), "1.", 0}, {BAD(JSON), "0x10", 0},
-	};
-
-	(void)unused;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		for (int blank = 0; blank < 2; blank++) {
-			char line[300];
-			int len, r;
-
-			len = snprintf(line, sizeof(line), "{\"user_id\":%s%s,\"item_id\":5,\"started_at\":\"" T "\",\"completion\":1}", cases[i].id,
-			               blank ? " \t " : "");
-			r = decode(STREAM_WATCHES, line, (size_t)len);
-			if (r != cases[i].expected || (r == 0 && batch->events[0].user_id != cases[i].value))
-				fail_msg("%s (user %lld), expected %s: %s", result_name(r), (long long)batch->events[0].user_id,
-				         result_name(cases[i].expected), line);
-			len = snprintf(line, sizeof(line), "{\"user_id\":5,\"item_id\":%s%s}", cases[i].id, blank ? " " : "");
-			r = decode(STREAM_CATALOGUE, line, (size_t)len);
-			if (r != cases[i].expected || (r == 0 && batch->events[0].item_id != cases[i].value))
-				fail_msg("%s, expected %s: %s", result_name(r), result_name(cases[i].expected), line);
-		}
-	}
-}
-
-/* Short ids are read eight digits at once: every length, and each place with a byte that is none. */
-static void test_digits(void **unused)
-{
-	static const char others[] = "/:;.eE+-xABp 0\x10\xb0";
-	uint64_t random = 88172645463325252u;
-
-	(void)unused;
-	for (int i = 0; i < 20000; i++) {
-		const size_t n = 1 + (size_t)i % 18;
-		char digits[20] = "", line[120];
-		int64_t expected = 0;
-
-		for (size_t d = 0; d < n; d++) {
-			random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-			digits[d] = (char)('0' + (d == 0 ? 1 + random % 9 : random % 10));
-			expected = expected * 10 + (digits[d] - '0');
-		}
-		int len = snprintf(line, sizeof(line), "{\"user_id\":%s,\"item_id\":2,\"started_at\":\"" T "\",\"completion\":1}", digits);
-		if (decode(STREAM_WATCHES, line, (size_t)len) != GOOD || batch->events[0].user_id != expected)
-			fail_msg("read as %lld: %s", (long long)batch->events[0].user_id, line);
-		const size_t place = 11 + random / 64 % n;
-		const char other = others[random / 4096 % (sizeof(others) - 1)];
-		line[place] = other;
-		int r = decode(STREAM_WATCHES, line, (size_t)len);
-		if (other == '0' && (place > 11 || n == 1) ? r != GOOD : r == GOOD && other != ' ')
-			fail_msg("%s with '%c' in place %zu: %s", result_name(r), other, place - 11, line);
-		if (other == ' ' && n > 2 && place > 11 && place < 10 + n && r == GOOD)
-			fail_msg("a blank inside a number was taken: %s", line);
-	}
 }
 
 /* Row 4. */
@@ -608,8 +464,8 @@ int main(void)
 		cmocka_unit_test(test_fields_of_an_impression), cmocka_unit_test(test_fields_of_an_event),
 		cmocka_unit_test(test_fields_of_a_watch),       cmocka_unit_test(test_fields_of_the_catalogue),
 		cmocka_unit_test(test_malformed),               cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_ids), cmocka_unit_test(test_digits),                     cmocka_unit_test(test_watch_rules),
-		cmocka_unit_test(test_other_rules),             cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_watch_rules),             cmocka_unit_test(test_other_rules),
+		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_full_batch),              cmocka_unit_test(test_refused_text_is_capped),
 		cmocka_unit_test(test_protected_page),          cmocka_unit_test(test_key_order),
 		cmocka_unit_test(test_open_brackets),           cmocka_unit_test(test_names),

@@ -400,7 +400,7 @@ static inline void fake_hold(int hold, int hang)
 	pthread_mutex_unlock(&fake.mutex);
 }
 
-/* Until one is held: a job that was past that point before is not taken for it. The test's own time limit ends a wait for nothing. */
+/* Until one is held: a job that was past that point before is not taken for it. Waits for ever when none comes: scripts/run-tests has a limit. */
 static inline void fake_wait_held(void)
 {
 	pthread_mutex_lock(&fake.mutex);

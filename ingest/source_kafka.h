@@ -149,9 +149,10 @@ struct source_kafka {
 	int scout_started;
 	atomic_int stop;
 	atomic_int woken;
-	int paced;          /* see source_kafka_pace.c; set before the client exists */
+	int paced;           /* see source_kafka_pace.c; set before the client exists */
 	atomic_size_t depth; /* records in `queue` after the last look; paced only */
-	atomic_uint news; /* grows when the scout has something for the polling thread */
+	atomic_size_t held;  /* responses that were held back so far; paced only */
+	atomic_uint news;    /* grows when the scout has something for the polling thread */
 
 	/* polling thread */
 	struct decoder *decoder;

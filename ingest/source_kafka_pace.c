@@ -35,6 +35,8 @@ static rd_kafka_resp_err_t on_response(rd_kafka_t *rk, int fd, const char *broke
 	for (int ms = 0; ms < PACE_WAIT_MS; ms++) {
 		if (atomic_load_explicit(&source->depth, memory_order_relaxed) < PACE_RECORDS || atomic_load(&source->stop))
 			break;
+		if (ms == 0)
+			atomic_fetch_add_explicit(&source->held, 1, memory_order_relaxed);
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
 	atomic_fetch_add_explicit(&source->depth, size / BYTES_A_RECORD, memory_order_relaxed);

@@ -2,9 +2,9 @@
  * cpu_fast.c: Hogwild training on the host (Niu et al., NIPS 2011). The engine's thread calls, the pool's threads help.
  *
  * Threads take units of UNIT draws off a shared counter until the job's triples or its time are used up, so what was drawn is always a whole
- * prefix of the job. Inside a unit, three chunks of draws are under way: one is proposed (random numbers, and the membership filter begins to come
- * from memory), one is settled (negatives verified), one is applied; update() asks for the rows of the triples some places on. The triples are those of
- * the deterministic mode (sampler.h), in another order only where threads overtake each other.
+ * prefix of the job. Inside a unit, three chunks of draws are under way: one is proposed (random numbers; the membership filter and the rows begin to
+ * come nearer), one is looked up in the filter, one is applied, after the few that the filter did not clear were confirmed; update() asks for the rows of the
+ * triples some places on. The triples are those of the deterministic mode (sampler.h), in another order only where threads overtake each other.
  */
 #include "trainer/learn/cpu_backend.h"
 #include "trainer/learn/cpu_hard.h"
@@ -35,6 +35,18 @@ struct fast_job {
 	struct update_sums sums;
 };
 
+/* Rows of draws that were just proposed, to the second cache: by the time that update() asks for them they are near, and it waits for few of them. */
+static void prefetch_early(const struct row_update *c, const struct draw *draws, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		for (uint32_t k = 0; k < c->stride; k += 16) {
+			__builtin_prefetch(c->U + (size_t)draws[i].user * c->stride + k, 0, 2);
+			__builtin_prefetch(c->V + (size_t)draws[i].pos * c->stride + k, 0, 2);
+			__builtin_prefetch(c->V + (size_t)draws[i].neg * c->stride + k, 0, 2);
+		}
+	}
+}
+
 static void prefetch_rows(const struct row_update *c, const struct draw *draws, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
@@ -50,29 +62,34 @@ static void prefetch_rows(const struct row_update *c, const struct draw *draws, 
 static void run_unit(const struct fast_job *job, uint64_t first, uint64_t end, struct update_sums *sums)
 {
 	struct draw chunks[STAGES][CHUNK];
-	uint32_t sizes[STAGES] = {0};
+	struct draw_check checks[STAGES][CHUNK];
+	uint32_t sizes[STAGES] = {0}, hits[STAGES] = {0};
 	uint64_t n_chunks = (end - first + CHUNK - 1) / CHUNK;
 	for (uint64_t b = 0; b < n_chunks + STAGES - 1; b++) {
-		uint32_t proposed = (uint32_t)(b % STAGES), settled = (uint32_t)((b + STAGES - 1) % STAGES), applied = (uint32_t)((b + STAGES - 2) % STAGES);
+		uint32_t proposed = (uint32_t)(b % STAGES), looked = (uint32_t)((b + STAGES - 1) % STAGES), applied = (uint32_t)((b + STAGES - 2) % STAGES);
 		sizes[proposed] = 0;
 		if (b < n_chunks) {
 			uint64_t from = first + b * CHUNK;
 			sizes[proposed] = end - from < CHUNK ? (uint32_t)(end - from) : CHUNK;
-			sampler_propose(&job->plan, from, sizes[proposed], chunks[proposed]);
+			sampler_propose_checked(&job->plan, from, sizes[proposed], chunks[proposed], checks[proposed]);
+			prefetch_early(&job->update, chunks[proposed], sizes[proposed]);
 		}
 		if (b >= 1) {
-			sampler_settle(&job->plan, sizes[settled], chunks[settled]);
+			hits[looked] = sampler_look(&job->plan, sizes[looked], chunks[looked], checks[looked]);
 			if (b == 1) /* from here on update() asks */
-				prefetch_rows(&job->update, chunks[settled], sizes[settled] < UPDATE_AHEAD ? sizes[settled] : UPDATE_AHEAD);
+				prefetch_rows(&job->update, chunks[looked], sizes[looked] < UPDATE_AHEAD ? sizes[looked] : UPDATE_AHEAD);
 		}
-		if (b >= 2)
-			job->backend->kernels->update(&job->update, chunks[applied], sizes[applied], chunks[settled], sizes[settled], sums);
+		if (b >= 2) {
+			sampler_confirm(&job->plan, hits[applied], chunks[applied]);
+			job->backend->kernels->update(&job->update, chunks[applied], sizes[applied], chunks[looked], sizes[looked], sums);
+		}
 	}
 }
 
 /* The draws of a unit on their way through the stages; draw k lies in block k / HARD_BLOCK, modulo the number of blocks. */
 struct hard_ring {
 	struct draw draws[HARD_RING][HARD_BLOCK];
+	struct draw_check checks[HARD_RING][HARD_BLOCK];
 	struct hard_block blocks[HARD_RING];
 	uint64_t first, n; /* of the unit */
 };
@@ -92,7 +109,7 @@ static void ring_propose(const struct fast_job *job, struct hard_ring *ring, int
 	uint32_t block, from, n = ring_part(ring, at, HARD_BLOCK, &block, &from);
 	if (n == 0)
 		return;
-	sampler_propose(&job->plan, ring->first + (uint64_t)at, n, ring->draws[block]);
+	sampler_propose_checked(&job->plan, ring->first + (uint64_t)at, n, ring->draws[block], ring->checks[block]);
 	cpu_hard_draw(&job->plan, ring->draws[block], n, &ring->blocks[block]);
 }
 
@@ -113,7 +130,7 @@ static void run_unit_hard(const struct fast_job *job, uint64_t first, uint64_t e
 			ring_propose(job, &ring, at + HARD_BLOCK);
 		n = ring_part(&ring, at, HARD_PART, &block, &from);
 		if (n) {
-			sampler_settle(&job->plan, n, &ring.draws[block][from]);
+			sampler_confirm(&job->plan, sampler_look(&job->plan, n, &ring.draws[block][from], &ring.checks[block][from]), &ring.draws[block][from]);
 			cpu_hard_fetch(&job->plan, &job->update, ring.draws[block], from, n, &ring.blocks[block]);
 		}
 		n = ring_part(&ring, at - HARD_SCORE, HARD_PART, &block, &from);

@@ -1,7 +1,7 @@
 /*
  * cpu_kernels.c: the choice among the row kernels at run time.
  *
- * The kernels are one text in plain vectors of the compiler (cpu_vectors.h, cpu_philox.h, cpu_update.h, cpu_rows*.h); cpu_level_*.c are that text for each
+ * The kernels are one text in plain vectors of the compiler (cpu_vectors.h, cpu_philox.h, cpu_window.h, cpu_update*.h, cpu_rows*.h); cpu_level_*.c are that text for each
  * instruction level: AVX-512, AVX2 and whatever the baseline offers (other architectures have the baseline only). The few operations that the compiler's
  * vectors do not have (fused multiply-add, square root) are named there for each level. Called from any thread; owns nothing.
  */

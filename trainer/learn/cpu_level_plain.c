@@ -3,6 +3,7 @@
  */
 #include "trainer/learn/cpu_kernels.h"
 
+#include <stddef.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -30,5 +31,6 @@
 #include "trainer/learn/cpu_philox.h"
 #include "trainer/learn/cpu_rows_exact.h"
 #include "trainer/learn/cpu_rows_hard.h"
+#include "trainer/learn/cpu_window.h"
 #include "trainer/learn/cpu_update.h"
 #include "trainer/learn/cpu_rows.h"

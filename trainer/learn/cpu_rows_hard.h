@@ -23,9 +23,9 @@ ROWS_INLINE void ROWS(score_many)(const struct row_update *c, uint32_t user, con
 			s2 = ROWS_FMA(uk, LOAD(v2 + k), s2);
 			s3 = ROWS_FMA(uk, LOAD(v3 + k), s3);
 		}
-		VEC sums[4] = {s0, s1, s2, s3};
+		VEC pairs[2] = {PAIR(s0, s1), PAIR(s2, s3)};
 		float four[4];
-		ROWS(sum_four)(sums, four);
+		ROWS(sum_four)(pairs, four);
 		for (size_t j = 0; j < 4 && i + j < n; j++)
 			scores[i + j] = four[j] + c->items[item[j]].bias;
 	}

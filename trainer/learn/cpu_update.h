@@ -1,77 +1,52 @@
 /*
- * cpu_update.h: body of update(), the Hogwild step over a list of triples; a part of cpu_level_*.c, after cpu_vectors.h.
+ * cpu_update.h: body of update(), the Hogwild step over a list of triples; a part of cpu_level_*.c, after cpu_window.h.
  *
- * Triples are taken in windows of up to ROWS_LANES that share no row, one triple a lane: sums over the rows first, then the scalar maths of all lanes at
- * once as vectors, then the rows move. A window ends before the first triple that shares a row with it, so one thread's result is that of one triple
- * after the other. The rows of a triple some places further on are asked for while a lane is worked on.
+ * A window's triples are worked on together, one a lane: sums over the rows first, then the scalar maths of all lanes at once as vectors, then the rows move. The
+ * rows of triples some places further on are asked for meanwhile.
+ *
+ * How far a step goes depends on norms of the gradients, which follow from six sums over the rows. Plain SGD needs them only to cut a step that is too long. So
+ * it makes two sums (BCE: three), one of them the squares of all three rows, from which an upper bound of the norms follows; a window in which some lane's bound is
+ * above the limit is done the careful way, with all sums. The result is the same.
  *
  * Race model: Hogwild (Niu et al., NIPS 2011). Threads read and write rows, biases and sums without any order; a lost or torn update of a row is noise
  * that SGD bears, since two threads rarely meet in a row. Relaxed atomics would keep the compiler from vectorising, so the functions of this file, of
- * cpu_rows_hard.h and of cpu_vectors.h, and no others, are hidden from the thread sanitizer.
+ * cpu_window.h, cpu_rows_hard.h and cpu_vectors.h, and no others, are hidden from the thread sanitizer.
  */
 /* no include guard: the body of one file */
 
-/* One triple a lane. Unused lanes hold rows that no table has, each another. */
-struct ROWS(window) {
-	_Alignas(32) uint32_t user[ROWS_LANES], pos[ROWS_LANES], neg[ROWS_LANES];
-	_Alignas(32) float weight[ROWS_LANES];
-	_Alignas(32) float bias_p[ROWS_LANES], bias_n[ROWS_LANES], acc_u[ROWS_LANES], acc_p[ROWS_LANES], acc_n[ROWS_LANES]; /* what stands beside the rows */
-	uint32_t n;
-};
-
-/* Which dot products of the rows are summed: of lane t at [t]. D is pos - neg; BCE sums un at UD and pn at DD instead. */
+/* Which dot products of the rows are summed, of lane t at [t]. D is pos - neg; BCE sums un at UD and pn at DD instead. */
 enum { ROWS(UD), ROWS(UU), ROWS(UP), ROWS(DD), ROWS(PP), ROWS(NN), ROWS(N_SUMS) };
 
-ROWS_INLINE int ROWS(any)(const FLAGS *flags)
+/* What stands beside the rows of a window's lanes. Read lane by lane, so that it is written long before all lanes are read as one vector. */
+struct ROWS(sides) {
+	_Alignas(32) float bias_p[ROWS_LANES], bias_n[ROWS_LANES], acc_u[ROWS_LANES], acc_p[ROWS_LANES], acc_n[ROWS_LANES];
+};
+
+/* Which triples' rows are asked for next: number i of draws[n], then of ahead[]. */
+struct ROWS(asks) {
+	const struct draw *draws, *ahead;
+	size_t n, end;
+	size_t user, items;
+};
+
+ROWS_INLINE const struct draw *ROWS(asked)(const struct ROWS(asks) *a, size_t i)
 {
-	uint64_t words[ROWS_LANES / 2];
-	memcpy(words, flags, sizeof words);
-	return (words[0] | words[1] | words[2] | words[3]) != 0;
+	return i < a->n ? &a->draws[i] : &a->ahead[i - a->n];
 }
 
-/* Does a row occur twice in the window? */
-ROWS_INLINE int ROWS(meets)(const struct ROWS(window) *w)
+ROWS_INLINE void ROWS(ask_for_user)(const struct row_update *c, struct ROWS(asks) *a, size_t stride)
 {
-	FLAGS u, p, n, hit;
-	memcpy(&u, w->user, sizeof u);
-	memcpy(&p, w->pos, sizeof p);
-	memcpy(&n, w->neg, sizeof n);
-	hit = p == n;
-#define TURN(v, k) SHUFFLE(v, v, (k) & 7, (1 + (k)) & 7, (2 + (k)) & 7, (3 + (k)) & 7, (4 + (k)) & 7, (5 + (k)) & 7, (6 + (k)) & 7, (7 + (k)) & 7)
-#define MEET(k) (hit |= (u == TURN(u, k)) | (p == TURN(p, k)) | (n == TURN(n, k)) | (p == TURN(n, k)))
-	MEET(1);
-	MEET(2);
-	MEET(3);
-	MEET(4);
-	hit |= (p == TURN(n, 5)) | (p == TURN(n, 6)) | (p == TURN(n, 7));
-#undef MEET
-#undef TURN
-	return ROWS(any)(&hit);
+	if (a->user == a->end)
+		return;
+	const struct draw *draw = ROWS(asked)(a, a->user++);
+	cpu_fetch_row(c->U + (size_t)draw->user * stride, &c->users[draw->user], stride);
 }
 
-/* Cuts the window before the first lane that shares a row with an earlier one. */
-ROWS_FN __attribute__((noinline)) void ROWS(cut_window)(struct ROWS(window) *w)
+ROWS_INLINE void ROWS(ask_for_items)(const struct row_update *c, struct ROWS(asks) *a, size_t stride)
 {
-	uint32_t k = 1, j = 0;
-	for (; k < w->n; k++) {
-		for (j = 0; j < k; j++)
-			if (w->user[k] == w->user[j] || w->pos[k] == w->pos[j] || w->pos[k] == w->neg[j] || w->neg[k] == w->pos[j] ||
-			    w->neg[k] == w->neg[j])
-				break;
-		if (j < k)
-			break;
-	}
-	w->n = k;
-}
-
-ROWS_INLINE void ROWS(ask_for_user)(const struct row_update *c, const struct draw *draw, size_t stride)
-{
-	if (draw->neg != SAMPLE_NONE)
-		cpu_fetch_row(c->U + (size_t)draw->user * stride, &c->users[draw->user], stride);
-}
-
-ROWS_INLINE void ROWS(ask_for_items)(const struct row_update *c, const struct draw *draw, size_t stride)
-{
+	if (a->items == a->end)
+		return;
+	const struct draw *draw = ROWS(asked)(a, a->items++);
 	if (draw->neg == SAMPLE_NONE)
 		return;
 	cpu_fetch_row(c->V + (size_t)draw->pos * stride, &c->items[draw->pos], stride);
@@ -122,29 +97,29 @@ struct ROWS(factors) { /* u_gain_neg: BCE alone; with BPR the user moves by u_ga
 };
 
 /* The loss of every LOSS_EVERY-th triple. */
-ROWS_INLINE void ROWS(sample_loss)(const struct ROWS(window) *w, const LANES *x_pos, const LANES *x_neg, int bce, const struct ROWS(factors) *f,
+ROWS_INLINE void ROWS(sample_loss)(const struct ROWS(window) *w, const LANES *x_pos, const LANES *x_neg, int bce, const FLAGS *finite,
                                    struct update_sums *sums)
 {
 	uint32_t t = (uint32_t)(-sums->triples % LOSS_EVERY);
-	if (t >= w->n || !f->finite[t])
+	if (t >= w->n || !(*finite)[t])
 		return;
 	sums->loss += (double)(bce ? 0.5f * (bpr_softplus(-(*x_pos)[t]) + bpr_softplus((*x_neg)[t])) : bpr_softplus(-(*x_pos)[t]));
 	sums->loss_n++;
 }
 
 /* adagrad and bce are constants of the caller. */
-ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROWS(window) *w, const LANES *s, int adagrad, int bce,
-                                    struct update_sums *sums, struct ROWS(factors) *f)
+ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROWS(window) *w, const struct ROWS(sides) *sides, const LANES *s,
+                                    int adagrad, int bce, struct update_sums *sums, struct ROWS(factors) *f)
 {
 	const LANES zero = {0};
 	LANES bias_p, bias_n, weight;
-	memcpy(&weight, w->weight, sizeof weight);
-	memcpy(&bias_p, w->bias_p, sizeof bias_p);
-	memcpy(&bias_n, w->bias_n, sizeof bias_n);
+	ROWS(load_weights)(w->draws, &weight);
+	memcpy(&bias_p, sides->bias_p, sizeof bias_p);
+	memcpy(&bias_n, sides->bias_n, sizeof bias_n);
 	if (adagrad) {
-		memcpy(&f->acc_u, w->acc_u, sizeof f->acc_u);
-		memcpy(&f->acc_p, w->acc_p, sizeof f->acc_p);
-		memcpy(&f->acc_n, w->acc_n, sizeof f->acc_n);
+		memcpy(&f->acc_u, sides->acc_u, sizeof f->acc_u);
+		memcpy(&f->acc_p, sides->acc_p, sizeof f->acc_p);
+		memcpy(&f->acc_n, sides->acc_n, sizeof f->acc_n);
 	}
 	LANES x, x_neg, z, z_neg, un;
 	if (bce) {
@@ -166,7 +141,7 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
 		z *= weight;
 		z_neg = z;
 	}
-	ROWS(sample_loss)(w, &x, &x_neg, bce, f, sums);
+	ROWS(sample_loss)(w, &x, &x_neg, bce, &f->finite, sums);
 	LANES gbp = z - c->reg_bias * bias_p, gbn = -z_neg - c->reg_bias * bias_n;
 	/* |z d - r u|^2 and so on; rounding may take a tiny one below zero */
 	LANES norm_u = z * z * s[ROWS(DD)] - 2.0f * c->reg_user * z * s[ROWS(UD)] + c->reg_user * c->reg_user * s[ROWS(UU)];
@@ -194,20 +169,11 @@ ROWS_INLINE void ROWS(take_factors)(const struct row_update *c, const struct ROW
 }
 
 /* stride: a constant where the caller is specialised, so that the loops unroll and the rows stay in registers. */
-ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, struct ROWS(window) *w, uint32_t t, size_t stride, int adagrad, int bce,
-                                VEC (*sums)[ROWS_LANES])
+ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct draw *draw, size_t stride, int bce, VEC *ret)
 {
-	/* read here, lane by lane, so that they are written long before all lanes are read as one vector */
-	w->bias_p[t] = c->items[w->pos[t]].bias;
-	w->bias_n[t] = c->items[w->neg[t]].bias;
-	if (adagrad) {
-		w->acc_u[t] = c->users[w->user[t]].acc;
-		w->acc_p[t] = c->items[w->pos[t]].acc;
-		w->acc_n[t] = c->items[w->neg[t]].acc;
-	}
-	const float *u = c->U + (size_t)w->user[t] * stride;
-	const float *p = c->V + (size_t)w->pos[t] * stride;
-	const float *n = c->V + (size_t)w->neg[t] * stride;
+	const float *u = c->U + (size_t)draw->user * stride;
+	const float *p = c->V + (size_t)draw->pos * stride;
+	const float *n = c->V + (size_t)draw->neg * stride;
 	VEC ud = {0}, dd = {0}, uu = {0}, up = {0}, pp = {0}, nn = {0};
 	ROWS_UNROLL
 	for (size_t k = 0; k < stride; k += ROWS_WIDTH) {
@@ -224,22 +190,28 @@ ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, struct ROWS(window) 
 		pp = ROWS_FMA(pk, pk, pp);
 		nn = ROWS_FMA(nk, nk, nn);
 	}
-	sums[ROWS(UD)][t] = ud;
-	sums[ROWS(DD)][t] = dd;
-	sums[ROWS(UU)][t] = uu;
-	sums[ROWS(UP)][t] = up;
-	sums[ROWS(PP)][t] = pp;
-	sums[ROWS(NN)][t] = nn;
+	ret[ROWS(UD)] = ud;
+	ret[ROWS(DD)] = dd;
+	ret[ROWS(UU)] = uu;
+	ret[ROWS(UP)] = up;
+	ret[ROWS(PP)] = pp;
+	ret[ROWS(NN)] = nn;
 }
 
-ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(window) *w, uint32_t t, size_t stride, int adagrad, int bce,
+/* Lane t of a window that may be shorter: past its end the lane before, whose sums nobody reads. */
+ROWS_INLINE const struct draw *ROWS(lane)(const struct ROWS(window) *w, uint32_t t)
+{
+	return &w->draws[t < w->n ? t : t - 1];
+}
+
+ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct draw *draw, uint32_t t, size_t stride, int adagrad, int bce,
                                  const struct ROWS(factors) *f)
 {
-	float *u = c->U + (size_t)w->user[t] * stride;
-	float *p = c->V + (size_t)w->pos[t] * stride;
-	float *n = c->V + (size_t)w->neg[t] * stride;
-	struct user_side *side_u = &c->users[w->user[t]];
-	struct item_side *side_p = &c->items[w->pos[t]], *side_n = &c->items[w->neg[t]];
+	float *u = c->U + (size_t)draw->user * stride;
+	float *p = c->V + (size_t)draw->pos * stride;
+	float *n = c->V + (size_t)draw->neg * stride;
+	struct user_side *side_u = &c->users[draw->user];
+	struct item_side *side_p = &c->items[draw->pos], *side_n = &c->items[draw->neg];
 	VEC u_gain = FILL(f->u_gain[t]), u_gain_neg = FILL(f->u_gain_neg[t]), p_gain = FILL(f->p_gain[t]), n_gain = FILL(f->n_gain[t]);
 	VEC u_keep = FILL(f->u_keep[t]), p_keep = FILL(f->p_keep[t]), n_keep = FILL(f->n_keep[t]);
 	ROWS_UNROLL
@@ -262,108 +234,70 @@ ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct ROWS(w
 	}
 }
 
-/* Fills a window from draws[ROWS_LANES]; 0 when one of them has no negative. */
-ROWS_INLINE int ROWS(fill_whole)(const struct draw *draws, struct ROWS(window) *w)
+/* A window with all six sums. */
+ROWS_INLINE void ROWS(work_carefully)(const struct row_update *c, const struct ROWS(window) *w, size_t stride, int adagrad, int bce, struct ROWS(asks) *asks,
+                                      struct update_sums *sums)
 {
-	uint32_t all = 1;
-	for (uint32_t t = 0; t < ROWS_LANES; t++) {
-		w->user[t] = draws[t].user;
-		w->pos[t] = draws[t].pos;
-		w->neg[t] = draws[t].neg;
-		w->weight[t] = draws[t].weight;
-		all &= draws[t].neg != SAMPLE_NONE;
+	struct ROWS(sides) sides = {0};
+	struct ROWS(factors) f;
+	VEC pairs[ROWS(N_SUMS)][ROWS_LANES / 2] = {0}, first[ROWS(N_SUMS)], second[ROWS(N_SUMS)];
+	LANES s[ROWS(N_SUMS)];
+	for (uint32_t t = 0; t < w->n; t += 2) {
+		ROWS(ask_for_user)(c, asks, stride); /* users' rows here, items' rows below: memory has something to do all the time */
+		ROWS(ask_for_user)(c, asks, stride);
+		ROWS(sum_rows)(c, &w->draws[t], stride, bce, first);
+		ROWS(sum_rows)(c, ROWS(lane)(w, t + 1), stride, bce, second);
+		ROWS_UNROLL
+		for (int k = 0; k < ROWS(N_SUMS); k++)
+			pairs[k][t / 2] = PAIR(first[k], second[k]);
 	}
-	w->n = ROWS_LANES;
-	if (all && ROWS(meets)(w))
-		ROWS(cut_window)(w);
-	return (int)all;
+	for (uint32_t t = 0; t < w->n; t++) {
+		const struct draw *draw = &w->draws[t];
+		sides.bias_p[t] = c->items[draw->pos].bias;
+		sides.bias_n[t] = c->items[draw->neg].bias;
+		if (adagrad) {
+			sides.acc_u[t] = c->users[draw->user].acc;
+			sides.acc_p[t] = c->items[draw->pos].acc;
+			sides.acc_n[t] = c->items[draw->neg].acc;
+		}
+	}
+	ROWS_UNROLL
+	for (int k = 0; k < ROWS(N_SUMS); k++)
+		ROWS(sum_lanes)(pairs[k], &s[k]);
+	ROWS(take_factors)(c, w, &sides, s, adagrad, bce, sums, &f);
+	for (uint32_t t = 0; t < w->n; t++) {
+		ROWS(ask_for_items)(c, asks, stride);
+		if (f.finite[t]) {
+			sums->triples++;
+			ROWS(move_rows)(c, &w->draws[t], t, stride, adagrad, bce, &f);
+		} else {
+			sums->nonfinite = 1;
+			sums->rejected++;
+		}
+	}
 }
 
-/* Fills a window from draws at *at on, leaving out those without a negative. Does not move *at past what is in the window. */
-ROWS_INLINE void ROWS(fill_window)(const struct draw *draws, size_t n, size_t *at, struct ROWS(window) *w, struct update_sums *sums)
-{
-	size_t i = *at;
-	uint32_t t = 0;
-	size_t ends[ROWS_LANES];
-	if (n - i >= ROWS_LANES && ROWS(fill_whole)(draws + i, w)) {
-		*at = i + w->n;
-		return;
-	}
-	uint32_t none[ROWS_LANES], skipped = 0;
-	for (; i < n && t < ROWS_LANES; i++) {
-		if (draws[i].neg == SAMPLE_NONE) {
-			skipped++;
-			continue;
-		}
-		w->user[t] = draws[i].user;
-		w->pos[t] = draws[i].pos;
-		w->neg[t] = draws[i].neg;
-		w->weight[t] = draws[i].weight;
-		none[t] = skipped;
-		ends[t] = i + 1;
-		t++;
-	}
-	w->n = t;
-	for (; t < ROWS_LANES; t++) {
-		w->user[t] = UINT32_MAX - t;
-		w->pos[t] = UINT32_MAX - t;
-		w->neg[t] = UINT32_MAX - ROWS_LANES - t;
-		w->weight[t] = 0.0f;
-	}
-	if (w->n > 1 && ROWS(meets)(w))
-		ROWS(cut_window)(w);
-	if (w->n == 0 || i == ends[w->n - 1]) {
-		sums->rejected += skipped;
-		*at = i;
-	} else {
-		sums->rejected += none[w->n - 1];
-		*at = ends[w->n - 1];
-	}
-}
+#include "trainer/learn/cpu_update_plain.h"
 
 ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw *draws, size_t n, const struct draw *ahead, size_t n_ahead,
                                    size_t stride, int adagrad, int bce, struct update_sums *sums)
 {
-	size_t at = 0, asked = UPDATE_AHEAD, to_ask = n + (n_ahead < UPDATE_AHEAD ? n_ahead : UPDATE_AHEAD);
+	size_t at = 0;
 	struct ROWS(window) w;
-	struct ROWS(factors) f;
-	VEC parts[ROWS(N_SUMS)][ROWS_LANES];
-	LANES s[ROWS(N_SUMS)];
-#define AHEAD(i) ((i) < n ? &draws[i] : &ahead[(i) - n])
+	struct ROWS(asks) asks = {draws, ahead, n, n + (n_ahead < UPDATE_AHEAD ? n_ahead : UPDATE_AHEAD), UPDATE_AHEAD, UPDATE_AHEAD};
+	if (asks.end < UPDATE_AHEAD)
+		asks.user = asks.items = asks.end;
 	while (at < n) {
 		ROWS(fill_window)(draws, n, &at, &w, sums);
-		for (uint32_t t = w.n; t < ROWS_LANES; t++)
-			w.bias_p[t] = w.bias_n[t] = w.acc_u[t] = w.acc_p[t] = w.acc_n[t] = 0.0f;
-		for (uint32_t t = 0; t < w.n; t++) { /* users' rows here, items' rows below: memory has something to do all the time */
-			if (asked + t < to_ask)
-				ROWS(ask_for_user)(c, AHEAD(asked + t), stride);
-			ROWS(sum_rows)(c, &w, t, stride, adagrad, bce, parts);
-		}
-		for (int k = 0; k < ROWS(N_SUMS); k++) {
-			for (uint32_t t = w.n; t < ROWS_LANES; t++)
-				parts[k][t] = (VEC){0};
-			ROWS(sum_lanes)(parts[k], &s[k]);
-		}
-		ROWS(take_factors)(c, &w, s, adagrad, bce, sums, &f);
-		for (uint32_t t = 0; t < w.n; t++) {
-			if (asked < to_ask) {
-				ROWS(ask_for_items)(c, AHEAD(asked), stride);
-				asked++;
-			}
-			if (f.finite[t]) {
-				sums->triples++;
-				ROWS(move_rows)(c, &w, t, stride, adagrad, bce, &f);
-			} else {
-				sums->nonfinite = 1;
-				sums->rejected++;
-			}
-		}
+		if (adagrad)
+			ROWS(work_carefully)(c, &w, stride, 1, bce, &asks, sums);
+		else
+			ROWS(work_plainly)(c, &w, stride, bce, &asks, sums);
 	}
-	for (; asked < to_ask; asked++) {
-		ROWS(ask_for_user)(c, AHEAD(asked), stride);
-		ROWS(ask_for_items)(c, AHEAD(asked), stride);
-	}
-#undef AHEAD
+	while (asks.user < asks.end)
+		ROWS(ask_for_user)(c, &asks, stride);
+	while (asks.items < asks.end)
+		ROWS(ask_for_items)(c, &asks, stride);
 }
 
 #define ROWS_SPECIAL(name, width)                                                                                                                    \

@@ -38,8 +38,8 @@ extern "C" {
 
 /*
  * Exact set of (user << 32 | item): open addressing with linear probing, in shards that grow one by one, so that no insert is slow. Before the slots stands
- * a Bloom filter of one 64-bit word for 8 slots, two bits a pair in one word (Putze, Sanders and Singler, WEA 2007): at the load of the slots it clears
- * more than 97 % of the pairs that are not there, from an eighth of the memory.
+ * a Bloom filter of one 64-bit word for 8 slots, three bits a pair in one word (Putze, Sanders and Singler, WEA 2007): at the load of the slots it clears
+ * some 99 % of the pairs that are not there, from an eighth of the memory.
  */
 struct pair_shard {
 	uint64_t *slots; /* [mask + 1]; UINT64_MAX: free */
@@ -154,12 +154,25 @@ int training_set_group(struct training_set *set);
 uint64_t training_set_swapped(const struct training_set *set, uint64_t k);
 
 void draw_plan_make(const struct training_set *set, const struct learn_options *options, struct draw_plan *ret_plan);
-/* Draws first..first + n - 1 of the job: positives and a first candidate each; begins to fetch what sampler_settle() will read. */
+/* Draws first..first + n - 1 of the job: positives and a first candidate each, not verified. */
 void sampler_propose(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws);
 /* A valid negative in place of one that is a positive: draws again, a bounded number of times; then the first valid candidate after a random one. */
 uint32_t sampler_redraw(const struct training_set *set, const struct draw *draw);
 /* Replaces candidates that are positives of their users; leaves hard draws to the backend. */
 void sampler_settle(const struct draw_plan *plan, uint32_t n, struct draw *draws);
+/*
+ * The same for who has other things to do in between, of up to 32 draws: propose begins to fetch what look() will read, look() what confirm() will read. The draws
+ * are settled after confirm(). checks[n]: where the filter answers for a draw. The set does not change meanwhile.
+ */
+struct draw_check {
+	const uint64_t *word;
+	uint64_t bits; /* all set: the pair may be there */
+};
+void sampler_propose_checked(const struct draw_plan *plan, uint64_t first, uint32_t n, struct draw *ret_draws, struct draw_check *ret_checks);
+/* Bit i of the result: the candidate of draws[i] may be a positive. */
+uint32_t sampler_look(const struct draw_plan *plan, uint32_t n, const struct draw *draws, const struct draw_check *checks);
+/* Replaces those of hits that are. */
+void sampler_confirm(const struct draw_plan *plan, uint32_t hits, struct draw *draws);
 /*
  * Moves the set past `draws` draws made by this plan, the last one made. Right also when positives came or the set was cleared since: the walk goes by the
  * length it was planned with, and recent entries that left the ring meanwhile are passed over.

@@ -111,7 +111,7 @@ static void update_exact(const struct row_kernels *kernels, const struct row_upd
 static void check(update_fn update, int level, uint32_t dim, int optimizer, int loss, int cut)
 {
 	static struct rows rows;
-	struct row_update c = make_rows(&rows, dim, optimizer, loss);
+	struct row_update c = make_rows(&rows, dim, optimizer, loss, !cut);
 	struct draw d = make_draw(4); /* its weight is not 1 */
 	c.norm_max = cut ? 0.01f : 1e6f;
 	assert_true(d.weight < 0.9f || d.weight > 1.1f);

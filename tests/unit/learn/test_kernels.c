@@ -129,7 +129,7 @@ static void test_exact_kernels_agree(void **state)
 		int64_t sums[STRIDE_MAX + 1] = {0}, sums0[STRIDE_MAX + 1] = {0};
 		for (int level = 0; level < 3 && row_kernels_at(level); level++) {
 			const struct row_kernels *kernels = row_kernels_at(level);
-			struct row_update c = make_rows(&rows, dims[t], OPTIMIZER_ADAGRAD, LOSS_BPR);
+			struct row_update c = make_rows(&rows, dims[t], OPTIMIZER_ADAGRAD, LOSS_BPR, 0);
 			float dot = kernels->exact_dot(c.U, c.V, c.V + c.stride, c.stride);
 			float dot0 = row_kernels_at(0)->exact_dot(c.U, c.V, c.V + c.stride, c.stride);
 			assert_memory_equal(&dot, &dot0, sizeof dot);

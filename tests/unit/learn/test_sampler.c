@@ -200,6 +200,46 @@ static void test_draws_are_a_function_of_step_and_index(void **state)
 	training_set_free(&set);
 }
 
+/*
+ * Proposing, looking and confirming gives what proposing and settling gives; and the short way for usual draws what the long one gives, which any share of
+ * popular negatives asks for. Over the walk's end, with recent positives in front of each step, and with hard draws among the others.
+ */
+static void test_draws_in_stages_are_the_same(void **state)
+{
+	(void)state;
+	enum { N = 2400 };
+	static struct draw whole[N], staged[N];
+	for (int variant = 0; variant < 4; variant++) {
+		struct training_set set = make_set(50, 80);
+		struct learn_options options = options_of(48);
+		struct draw_check checks[32];
+		struct draw_plan plan;
+		uint32_t hits = 0;
+		for (uint32_t i = 0; i < 1500; i++)
+			training_set_add(&set, world_random(i, 7) % 50, world_random(i, 8) % 80, variant & 1 && i > 1400 ? 3 : 0);
+		options.hard_share = variant & 2 ? 0.5f : 0.0f;
+		options.hard_of = 4;
+		options.recent_share = 0.3f;
+		draw_plan_make(&set, &options, &plan);
+		assert_true(plan.n_positives < N);
+		sampler_propose(&plan, 0, N, whole);
+		sampler_settle(&plan, N, whole);
+		for (int way = 0; way < 2; way++) {
+			plan.popular_below = (uint64_t)way; /* a chance of 2^-32 */
+			for (uint32_t at = 0, size = 1; at < N; at += size, size = size % 32 + 1) {
+				size = N - at < size ? N - at : size;
+				sampler_propose_checked(&plan, at, size, staged + at, checks);
+				uint32_t found = sampler_look(&plan, size, staged + at, checks);
+				hits += (uint32_t)__builtin_popcount(found);
+				sampler_confirm(&plan, found, staged + at);
+			}
+			assert_memory_equal(whole, staged, sizeof whole);
+		}
+		assert_in_range(hits, N / 4, N * 2);
+		training_set_free(&set);
+	}
+}
+
 static void test_walk_visits_each_positive_once_a_pass(void **state)
 {
 	(void)state;
@@ -457,6 +497,7 @@ int main(void)
 		cmocka_unit_test(test_negatives_uniform_and_never_positive),
 		cmocka_unit_test(test_users_with_all_or_all_but_one),
 		cmocka_unit_test(test_draws_are_a_function_of_step_and_index),
+		cmocka_unit_test(test_draws_in_stages_are_the_same),
 		cmocka_unit_test(test_walk_visits_each_positive_once_a_pass),
 		cmocka_unit_test(test_recent_positives_get_their_passes),
 		cmocka_unit_test(test_recent_rounds_are_counted),

@@ -25,8 +25,8 @@ struct rows {
 	double dU[USERS][STRIDE_MAX], dV[ITEMS][STRIDE_MAX], db[ITEMS], acc_user[USERS], acc_item[ITEMS];
 };
 
-/* norm_max cuts many steps short. Regularisation is never zero, each another one. */
-static inline struct row_update make_rows(struct rows *r, uint32_t dim, int optimizer, int loss)
+/* Regularisation is never zero, each another one. far: no step is cut short; else many are. */
+static inline struct row_update make_rows(struct rows *r, uint32_t dim, int optimizer, int loss, int far)
 {
 	memset(r, 0, sizeof *r);
 	uint32_t stride = (dim + 15) / 16 * 16;
@@ -40,7 +40,7 @@ static inline struct row_update make_rows(struct rows *r, uint32_t dim, int opti
 	}
 	return (struct row_update){.U = r->U, .V = r->V, .users = r->users, .items = r->items, .dim = dim, .stride = stride, .epoch = 77,
 	                           .adagrad = optimizer == OPTIMIZER_ADAGRAD, .loss = loss, .rate = 0.05f, .reg_user = 0.013f, .reg_pos = 0.2f,
-	                           .reg_neg = 0.07f, .reg_bias = 0.03f, .norm_max = 0.06f,
+	                           .reg_neg = 0.07f, .reg_bias = 0.03f, .norm_max = far ? 1e3f : 0.06f,
 	                           .per_user = 1.0f / (float)dim, .per_item = 1.0f / (float)(dim + 1)};
 }
 

@@ -97,7 +97,7 @@ struct kafka_partition {
 	int announce;   /* the position changed without a record: deliver an empty batch */
 	int answered;   /* low and high are news */
 	int short_log;  /* answers that said "the log ends before the position"; two of them count */
-	int damaged;    /* librdkafka passed over records with a bad checksum */
+	int damaged;    /* librdkafka passed over records with a bad checksum, and the next record has not come yet */
 	int64_t low, high;
 	int64_t ask_us; /* ask the scout at this time; INT64_MAX: no */
 	int64_t last_record_us;

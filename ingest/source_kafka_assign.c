@@ -162,7 +162,6 @@ void kafka_partition_hole(struct source_kafka *source, struct kafka_partition *p
 	if (partition->damaged) {
 		partition->position.gaps++;
 		partition->position.gap_bytes += (uint64_t)missing;
-		partition->damaged = 0;
 	} else {
 		partition->position.holes += (uint64_t)missing;
 	}

@@ -78,6 +78,7 @@ static void take_end(struct source_kafka *source, struct kafka_partition *partit
 			kafka_partition_hole(source, partition, message->offset, missing);
 			partition->announce = source->announcing = 1;
 		}
+		partition->damaged = 0;
 		break;
 	case KAFKA_DROP:
 		break;
@@ -112,7 +113,8 @@ static void take_error(struct source_kafka *source, const rd_kafka_message_t *me
 		break;
 	case RD_KAFKA_RESP_ERR__BAD_MSG:
 	case RD_KAFKA_RESP_ERR_INVALID_MSG:
-		partition->damaged = 1;
+		partition->damaged = 1; /* until the records that are next have come */
+		partition->sequence.confirmed = 0; /* what is missing now is looked at twice, however many holes there were */
 		kafka_set_error(source, partition, error);
 		break;
 	default: /* librdkafka tries again, but would not say when it succeeds: the marker or the end of the log will */
@@ -212,6 +214,7 @@ static int is_next(struct source_kafka *source, struct kafka_partition *partitio
 	}
 	if (missing > 0)
 		kafka_partition_hole(source, partition, message->offset, missing);
+	partition->damaged = 0;
 	return partition->state == KAFKA_RUNNING;
 }
 

@@ -163,7 +163,6 @@ struct source_kafka {
 	size_t n_partitions;
 	int32_t *by_id; /* [n_ids]: index in partitions, -1: not owned */
 	int32_t n_ids;
-	size_t announce_next; /* where to look for the next announcement */
 	int announcing;
 	int64_t next_ask_us; /* earliest ask_us of all partitions */
 	unsigned news_seen;
@@ -188,6 +187,7 @@ struct source_kafka {
 
 	/* the scout's */
 	int64_t last_meta_us, next_meta_us, next_ends_us;
+	size_t watermark_next; /* index of the partition whose watermarks come next */
 	int outage;
 	int commits_out;
 	int64_t commit_sent_us;
@@ -207,6 +207,7 @@ void kafka_pending_drop(struct source_kafka *source, int32_t id);
 /* source_kafka_assign.c; polling thread */
 /* Takes the scout's news and starts what can be started; cheap when there are none. */
 void kafka_assign_serve(struct source_kafka *source);
+int kafka_is_owned(const struct source_kafka *source, int32_t id); /* any thread */
 struct kafka_partition *kafka_partition_of(struct source_kafka *source, int32_t id);
 /* Stops reading a partition and asks for its watermarks after `delay_us`; it goes on from its position, verified. */
 void kafka_partition_restart(struct source_kafka *source, struct kafka_partition *partition, int64_t delay_us);

@@ -265,7 +265,7 @@ int kafka_partition_verify(struct source_kafka *source, struct kafka_partition *
 
 /* ---- finding partitions ---- */
 
-static int is_owned(const struct source_kafka *source, int32_t id)
+int kafka_is_owned(const struct source_kafka *source, int32_t id)
 {
 	for (size_t i = 0; i < source->n_ranges; i++)
 		if (id >= source->ranges[i].first && id <= source->ranges[i].last)
@@ -329,7 +329,7 @@ static void add_partitions(struct source_kafka *source, int32_t n_ids)
 		for (int32_t id = source->n_ids; id < n_ids; id++) {
 			size_t i = source->n_partitions;
 
-			by_id[id] = is_owned(source, id) ? (int32_t)i : -1;
+			by_id[id] = kafka_is_owned(source, id) ? (int32_t)i : -1;
 			if (by_id[id] < 0)
 				continue;
 			init_partition(source, &partitions[i], id, late);

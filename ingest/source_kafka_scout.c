@@ -29,8 +29,8 @@ static void tell(struct source_kafka *source)
 
 /* ---- metadata ---- */
 
-/* The topic's error, or one of its partitions', or 0. */
-static rd_kafka_resp_err_t topic_state(const struct rd_kafka_metadata *metadata, int32_t *ret_partitions)
+/* The topic's error, or that of one of the partitions that are ours, or 0. */
+static rd_kafka_resp_err_t topic_state(const struct source_kafka *source, const struct rd_kafka_metadata *metadata, int32_t *ret_partitions)
 {
 	const struct rd_kafka_metadata_topic *topic;
 
@@ -40,9 +40,13 @@ static rd_kafka_resp_err_t topic_state(const struct rd_kafka_metadata *metadata,
 	if (topic->err)
 		return topic->err;
 	*ret_partitions = topic->partition_cnt;
-	for (int i = 0; i < topic->partition_cnt; i++)
-		if (topic->partitions[i].err && topic->partitions[i].err != RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE)
-			return topic->partitions[i].err;
+	for (int i = 0; i < topic->partition_cnt; i++) {
+		const struct rd_kafka_metadata_partition *partition = &topic->partitions[i];
+		rd_kafka_resp_err_t error = partition->err || partition->leader >= 0 ? partition->err : RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+
+		if (error && error != RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE && kafka_is_owned(source, partition->id))
+			return error;
+	}
 	return topic->partition_cnt > 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
 }
 
@@ -54,7 +58,7 @@ static void look_at_topic(struct source_kafka *source)
 	int reached = !error, changed;
 
 	if (metadata) {
-		error = topic_state(metadata, &n_partitions);
+		error = topic_state(source, metadata, &n_partitions);
 		rd_kafka_metadata_destroy(metadata);
 	}
 	source->last_meta_us = kafka_now_us();
@@ -78,47 +82,70 @@ static void look_at_topic(struct source_kafka *source)
 
 /* ---- watermarks ---- */
 
-/* The next partition from `from` on whose watermarks are wanted; -1: none. */
-static int next_wanted(struct source_kafka *source, size_t from, int32_t *ret_id)
+static size_t shared_count(struct source_kafka *source)
 {
-	int found = -1;
+	size_t n;
 
 	pthread_mutex_lock(&source->lock);
-	for (size_t i = from; i < source->n_shared && found < 0; i++) {
-		if (source->shared[i].wanted && !source->shared[i].answered) {
-			found = (int)i;
-			*ret_id = source->shared[i].id;
-		}
-	}
+	n = source->n_shared;
 	pthread_mutex_unlock(&source->lock);
-	return found;
+	return n;
 }
 
-/* Answers what is wanted. After an error the rest waits a tick: its broker may be away. */
+/* The partition whose watermarks are wanted; -1: this one's are not. */
+static int32_t wanted_id(struct source_kafka *source, size_t index)
+{
+	const struct kafka_shared *shared;
+	int32_t id;
+
+	pthread_mutex_lock(&source->lock);
+	shared = &source->shared[index];
+	id = shared->wanted && !shared->answered ? shared->id : -1;
+	pthread_mutex_unlock(&source->lock);
+	return id;
+}
+
+/* Asks the broker for the watermarks of one partition, and keeps the answer. */
+static rd_kafka_resp_err_t look_at_one(struct source_kafka *source, size_t index, int32_t id)
+{
+	int64_t low = -1, high = -1;
+	rd_kafka_resp_err_t error = rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS);
+	struct kafka_shared *shared;
+
+	if (!error && (low < 0 || high < low))
+		error = RD_KAFKA_RESP_ERR__BAD_MSG;
+	pthread_mutex_lock(&source->lock);
+	shared = &source->shared[index];
+	shared->error = error;
+	shared->answered = 1;
+	shared->low = low;
+	shared->high = high;
+	if (!error) {
+		shared->wanted = 0;
+		shared->end = high;
+	}
+	pthread_mutex_unlock(&source->lock);
+	return error;
+}
+
+/*
+ * Answers what is wanted, each partition once at most. After an error the rest waits a tick: its broker may be away. The next tick begins behind it, so that a
+ * partition without a leader holds up the others for a tick and no longer.
+ */
 static void look_at_watermarks(struct source_kafka *source)
 {
 	rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR_NO_ERROR;
+	const size_t n = shared_count(source); /* it only grows */
 	int any = 0;
-	int32_t id;
 
-	for (int i = next_wanted(source, 0, &id); i >= 0 && !error && !atomic_load(&source->stop); i = next_wanted(source, (size_t)i + 1, &id)) {
-		int64_t low = -1, high = -1;
-		struct kafka_shared *shared;
+	for (size_t i = 0; i < n && !error && !atomic_load(&source->stop); i++) {
+		const size_t index = source->watermark_next;
+		const int32_t id = wanted_id(source, index);
 
-		error = rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS);
-		if (!error && (low < 0 || high < low))
-			error = RD_KAFKA_RESP_ERR__BAD_MSG;
-		pthread_mutex_lock(&source->lock);
-		shared = &source->shared[i];
-		shared->error = error;
-		shared->answered = 1;
-		shared->low = low;
-		shared->high = high;
-		if (!error) {
-			shared->wanted = 0;
-			shared->end = high;
-		}
-		pthread_mutex_unlock(&source->lock);
+		source->watermark_next = (index + 1) % n;
+		if (id < 0)
+			continue;
+		error = look_at_one(source, index, id);
 		any = 1;
 	}
 	if (any)

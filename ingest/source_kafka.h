@@ -159,6 +159,8 @@ struct source_kafka {
 	struct source_position *positions; /* of the last cut, this topic's, until their partitions are found */
 	size_t n_positions;
 	int first_start; /* no position of this topic: from_end holds */
+	int appeared;    /* the topic was made while we ran: it does not */
+	int shrunk;      /* positions of partitions that the topic no longer has are to be delivered as lost */
 	struct kafka_partition *partitions;
 	size_t n_partitions;
 	int32_t *by_id; /* [n_ids]: index in partitions, -1: not owned */
@@ -179,6 +181,8 @@ struct source_kafka {
 	size_t n_shared;
 	rd_kafka_resp_err_t meta_error;
 	int32_t meta_partitions; /* -1: not known yet */
+	uint32_t meta_repeats;   /* answers in a row that said so, after the first */
+	int meta_missing;        /* the topic was not there before it was */
 	int meta_after_outage;   /* the brokers were gone and are back */
 	int meta_now;            /* look at once */
 	uint64_t heartbeat;

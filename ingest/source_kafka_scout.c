@@ -50,6 +50,17 @@ static rd_kafka_resp_err_t topic_state(const struct source_kafka *source, const 
 	return topic->partition_cnt > 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
 }
 
+/* Under the lock: what an answer says of the topic's partitions (n -1: nothing). */
+static void note_partitions(struct source_kafka *source, rd_kafka_resp_err_t error, int32_t n)
+{
+	if (n > 0) {
+		source->meta_repeats = n == source->meta_partitions && source->meta_repeats < UINT32_MAX ? source->meta_repeats + 1 : 0;
+		source->meta_partitions = n;
+	} else if (error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART && source->meta_partitions < 0) {
+		source->meta_missing = 1;
+	}
+}
+
 static void look_at_topic(struct source_kafka *source)
 {
 	const struct rd_kafka_metadata *metadata = NULL;
@@ -66,8 +77,7 @@ static void look_at_topic(struct source_kafka *source)
 	pthread_mutex_lock(&source->lock);
 	changed = error != source->meta_error || (n_partitions > 0 && n_partitions != source->meta_partitions) || source->outage || reached;
 	source->meta_error = error;
-	if (n_partitions > 0)
-		source->meta_partitions = n_partitions;
+	note_partitions(source, error, n_partitions);
 	if (reached && !error && source->outage) {
 		source->meta_after_outage = 1;
 		source->outage = 0;

@@ -106,6 +106,9 @@ static int make_reason(struct source_kafka *source)
 			n = snprintf(words, sizeof(words), "partition %d: ", partition);
 		kafka_client_words(error, source->brokers, source->topic, is_login_error(error) ? source->client_detail : NULL, words + n,
 		                   sizeof(words) - (size_t)n);
+	} else if (source->n_ids > 0 && source->n_partitions == 0) {
+		snprintf(words, sizeof(words), "nothing is read: topic \"%s\" has %d partitions, and kafka.partitions names none of them (they count from 0)", source->topic,
+		         source->n_ids);
 	}
 	if (strcmp(words, source->reason) == 0)
 		return 0;

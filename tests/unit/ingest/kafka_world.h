@@ -160,6 +160,20 @@ static inline void world_numbers(struct world *w, int32_t partition, int first, 
 	world_flush(w);
 }
 
+/* Fills a partition until its first records are deleted: the mock broker keeps about 5 MiB of it. 0 when this librdkafka's keeps everything. */
+static inline int world_evict(struct world *w, int32_t partition, int64_t *ret_low, int64_t *ret_high)
+{
+	static char value[100001];
+
+	memset(value, ' ', sizeof(value) - 1);
+	for (int i = 0; i < 100; i++) {
+		world_send_at(w, partition, value, 1000);
+		world_flush(w);
+	}
+	assert_int_equal(rd_kafka_query_watermark_offsets(w->producer, TOPIC, partition, ret_low, ret_high, 10000), 0);
+	return *ret_low > 0;
+}
+
 static inline struct source_position *world_position(struct world *w, int32_t partition)
 {
 	char name[POSITION_NAME_MAX];
@@ -220,6 +234,22 @@ static inline int world_poll(struct world *w)
 			print_message("poll returned %d (%s), seen %u\nlog:\n%s", r_, (w)->errstr, (w)->n_seen, (w)->log);                 \
 		assert_true(condition);                                                                                                    \
 	} while (0)
+
+/* A position of this world in a partition, as if the records before `offset` had been taken. */
+static inline struct source_position *world_add_position(struct world *w, int32_t partition, int64_t offset, uint32_t marker_len)
+{
+	struct source_position *position = &w->positions[w->n_positions++];
+
+	assert_true(w->n_positions <= WORLD_PARTITIONS);
+	memset(position, 0, sizeof(*position));
+	snprintf(position->name, sizeof(position->name), "kafka:watch_stats:" TOPIC ":%d", partition);
+	position->offset = offset;
+	position->lines = (uint64_t)offset;
+	position->last_time_us = INT64_MIN;
+	position->inode = (uint64_t)(offset - 1);
+	position->marker_len = marker_len;
+	return position;
+}
 
 /* Polls a little longer: nothing more may come. */
 static inline void world_settle(struct world *w)

@@ -127,19 +127,13 @@ static int make_client(struct source_kafka *source, const struct source_kafka_co
 
 static int open_client(struct source_kafka *source, const struct source_kafka_config *config, char *errstr, size_t errstr_size)
 {
-	const struct kafka_setting fixed[] = {
-		{"group.id", config->group},
-		{"enable.auto.commit", "false"},
-		{"enable.auto.offset.store", "false"},
-		{"auto.offset.reset", "error"},
-		{"enable.partition.eof", "true"},
-		{"allow.auto.create.topics", "false"},
-		{"log.queue", "false"},
-	};
+	struct kafka_setting fixed[KAFKA_SOURCE_FIXED];
 	rd_kafka_conf_t *conf;
-	int r = kafka_client_conf(config->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, sizeof(fixed) / sizeof(fixed[0]),
-	                          config->properties, config->n_properties, &conf, errstr, errstr_size);
+	int r;
 
+	kafka_source_fixed(config->group, fixed);
+	r = kafka_client_conf(config->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, KAFKA_SOURCE_FIXED, config->properties,
+	                      config->n_properties, &conf, errstr, errstr_size);
 	if (r == 0)
 		r = make_client(source, config, conf, errstr, errstr_size);
 	if (r < 0)

@@ -166,6 +166,8 @@ void kafka_partition_hole(struct source_kafka *source, struct kafka_partition *p
 	if (partition->damaged) {
 		partition->position.gaps++;
 		partition->position.gap_bytes += (uint64_t)missing;
+		kafka_log(source, KAFKA_ERR, "topic \"%s\" partition %d: up to %" PRId64 " records from offset %" PRId64 " on are damaged (bad checksum); going on at %" PRId64,
+		          source->topic, partition->id, missing, partition->sequence.expected, offset);
 	} else {
 		partition->position.holes += (uint64_t)missing;
 	}

@@ -84,6 +84,7 @@ static void test_damaged(void **unused)
 	world_until(w, w->n_seen == 9);
 	assert_position(w, 10, 9, 0, 1, 0);
 	assert_int_equal(world_position(w, 0)->gap_bytes, 1);
+	assert_true(world_logged(w, "damaged (bad checksum); going on at 5"));
 	world_free(w);
 }
 

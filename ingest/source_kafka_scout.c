@@ -115,14 +115,38 @@ static int32_t wanted_id(struct source_kafka *source, size_t index)
 	return id;
 }
 
+/*
+ * One end of a partition: `which` is RD_KAFKA_OFFSET_BEGINNING or RD_KAFKA_OFFSET_END, which stand for the times "oldest" and "newest" in the protocol, too.
+ * (rd_kafka_query_watermark_offsets() asks for both, but before librdkafka 2.3 it waits for a leader that is down for ever, whatever its timeout.)
+ */
+static rd_kafka_resp_err_t ask_end(struct source_kafka *source, int32_t id, int64_t which, int64_t *ret_offset)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_topic_partition_t *asked = rd_kafka_topic_partition_list_add(list, source->topic, id);
+	rd_kafka_resp_err_t error;
+
+	asked->offset = which;
+	error = rd_kafka_offsets_for_times(source->rk, list, BROKER_TIMEOUT_MS);
+	if (!error)
+		error = asked->err;
+	if (!error && asked->offset < 0)
+		error = RD_KAFKA_RESP_ERR__BAD_MSG;
+	if (!error)
+		*ret_offset = asked->offset;
+	rd_kafka_topic_partition_list_destroy(list);
+	return error;
+}
+
 /* Asks the broker for the watermarks of one partition, and keeps the answer. */
 static rd_kafka_resp_err_t look_at_one(struct source_kafka *source, size_t index, int32_t id)
 {
 	int64_t low = -1, high = -1;
-	rd_kafka_resp_err_t error = rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS);
+	rd_kafka_resp_err_t error = ask_end(source, id, RD_KAFKA_OFFSET_BEGINNING, &low);
 	struct kafka_shared *shared;
 
-	if (!error && (low < 0 || high < low))
+	if (!error)
+		error = ask_end(source, id, RD_KAFKA_OFFSET_END, &high);
+	if (!error && high < low)
 		error = RD_KAFKA_RESP_ERR__BAD_MSG;
 	pthread_mutex_lock(&source->lock);
 	shared = &source->shared[index];
@@ -171,7 +195,7 @@ static int64_t end_of(struct source_kafka *source, int32_t id, int may_query, in
 	if (!may_query)
 		return -1;
 	*ret_queried = 1;
-	return rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS) ? -1 : high;
+	return ask_end(source, id, RD_KAFKA_OFFSET_END, &high) ? -1 : high;
 }
 
 /* Refreshes the ends that the status shows; mostly from what librdkafka knows already. */

@@ -83,15 +83,16 @@ static inline void world_silent(const rd_kafka_t *rk, int level, const char *fac
 	(void)rk, (void)level, (void)facility, (void)text;
 }
 
-static inline struct world *world_new(int n_partitions)
+static inline struct world *world_on(int n_brokers, int n_partitions)
 {
 	struct world *w = calloc(1, sizeof(*w));
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	char errstr[256];
+	char errstr[256], brokers[12];
 
 	assert_non_null(w);
 	pthread_mutex_init(&w->log_lock, NULL);
-	world_set(conf, "test.mock.num.brokers", "1");
+	snprintf(brokers, sizeof(brokers), "%d", n_brokers);
+	world_set(conf, "test.mock.num.brokers", brokers);
 	world_set(conf, "linger.ms", "1");
 	rd_kafka_conf_set_log_cb(conf, world_silent);
 	w->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr));
@@ -112,6 +113,11 @@ static inline struct world *world_new(int n_partitions)
 		.log_ctx = w,
 	};
 	return w;
+}
+
+static inline struct world *world_new(int n_partitions)
+{
+	return world_on(1, n_partitions);
 }
 
 static inline void world_stop(struct world *w)

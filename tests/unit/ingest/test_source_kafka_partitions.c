@@ -25,6 +25,29 @@ static void test_no_leader_holds_up_nobody(void **unused)
 	world_free(w);
 }
 
+/* The same when there is a leader, but it does not answer; and the source ends all the same. */
+static void test_leader_down_holds_up_nobody(void **unused)
+{
+	struct world *w = world_on(2, 2);
+
+	(void)unused;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(rd_kafka_mock_partition_set_leader(w->cluster, TOPIC, i, 2 - i), 0);
+		world_numbers(w, i, 10 * i, 10 * i + 10);
+	}
+	rd_kafka_mock_broker_set_down(w->cluster, 2);
+	world_until(w, w->n_seen == 10);
+	assert_int_equal(world_wrong(w, 0, 10, 0) + world_wrong(w, 10, 20, 1), 0);
+	world_until(w, world_status(w).degraded);
+	alarm(300); /* closing waits for the scout */
+	world_stop(w);
+	alarm(0);
+	rd_kafka_mock_broker_set_up(w->cluster, 2);
+	world_until(w, w->n_seen == 20);
+	world_until(w, !world_status(w).degraded);
+	world_free(w);
+}
+
 /* What is wrong with the partitions of another recd is not this one's trouble. */
 static void test_trouble_of_others(void **unused)
 {
@@ -155,7 +178,8 @@ static void test_added_and_evicted(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_no_leader_holds_up_nobody), cmocka_unit_test(test_trouble_of_others), cmocka_unit_test(test_named_and_not_there),
+		cmocka_unit_test(test_no_leader_holds_up_nobody), cmocka_unit_test(test_leader_down_holds_up_nobody),
+		cmocka_unit_test(test_trouble_of_others), cmocka_unit_test(test_named_and_not_there),
 		cmocka_unit_test(test_fewer_partitions),          cmocka_unit_test(test_topic_made_later),  cmocka_unit_test(test_added_and_evicted),
 	};
 

@@ -197,7 +197,7 @@ struct source_kafka {
 	int64_t commit_sent_us;
 	rd_kafka_resp_err_t commit_error;
 
-	pthread_mutex_t log_lock;
+	pthread_mutex_t log_lock; /* of log and what follows; held while it is called */
 	struct kafka_log_slot log_slots[KAFKA_LOG_SLOTS];
 };
 
@@ -241,6 +241,8 @@ void kafka_publish(struct source_kafka *source, const struct kafka_partition *pa
 void kafka_set_error(struct source_kafka *source, struct kafka_partition *partition, rd_kafka_resp_err_t error);
 /* Rate limited, values of properties taken out. Any thread. */
 void kafka_log(struct source_kafka *source, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Nothing is logged after this, and whom the log went to may go. */
+void kafka_log_end(struct source_kafka *source);
 void kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text);
 void kafka_on_error(rd_kafka_t *rk, int error, const char *text, void *opaque);
 

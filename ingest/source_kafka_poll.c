@@ -111,8 +111,7 @@ static void take_error(struct source_kafka *source, const rd_kafka_message_t *me
 		kafka_set_error(source, partition, error);
 		kafka_partition_restart(source, partition, 500000);
 		break;
-	case RD_KAFKA_RESP_ERR__BAD_MSG:
-	case RD_KAFKA_RESP_ERR_INVALID_MSG:
+	case RD_KAFKA_RESP_ERR__BAD_MSG: /* librdkafka goes on behind it. (A broker that says INVALID_MSG hands nothing over.) */
 		partition->damaged = 1; /* until the records that are next have come */
 		partition->sequence.confirmed = 0; /* what is missing now is looked at twice, however many holes there were */
 		kafka_set_error(source, partition, error);

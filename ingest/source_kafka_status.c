@@ -184,7 +184,7 @@ static uint64_t hash_without_digits(const char *text)
 	return hash;
 }
 
-/* 1: the text may be logged now. The slot of the text that was logged longest ago is taken over. */
+/* Under the log's lock. 1: the text may be logged now. The slot of the text that was logged longest ago is taken over. */
 static int may_log(struct source_kafka *source, const char *text)
 {
 	uint64_t hash = hash_without_digits(text);
@@ -192,7 +192,6 @@ static int may_log(struct source_kafka *source, const char *text)
 	int64_t now_us = kafka_now_us();
 	int may = 1;
 
-	pthread_mutex_lock(&source->log_lock);
 	for (size_t i = 0; i < KAFKA_LOG_SLOTS; i++) {
 		struct kafka_log_slot *other = &source->log_slots[i];
 
@@ -208,7 +207,6 @@ static int may_log(struct source_kafka *source, const char *text)
 		slot->hash = hash;
 		slot->logged_us = now_us;
 	}
-	pthread_mutex_unlock(&source->log_lock);
 	return may;
 }
 
@@ -216,10 +214,19 @@ static void log_text(struct source_kafka *source, int level, const char *text)
 {
 	char clean[1024];
 
-	if (!source->log || !may_log(source, text))
-		return;
-	kafka_client_redact(text, source->properties, source->n_properties, clean, sizeof(clean));
-	source->log(source->log_ctx, level, clean);
+	pthread_mutex_lock(&source->log_lock);
+	if (source->log && may_log(source, text)) {
+		kafka_client_redact(text, source->properties, source->n_properties, clean, sizeof(clean));
+		source->log(source->log_ctx, level, clean);
+	}
+	pthread_mutex_unlock(&source->log_lock);
+}
+
+void kafka_log_end(struct source_kafka *source)
+{
+	pthread_mutex_lock(&source->log_lock);
+	source->log = NULL;
+	pthread_mutex_unlock(&source->log_lock);
 }
 
 void kafka_log(struct source_kafka *source, int level, const char *format, ...)

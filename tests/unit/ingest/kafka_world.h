@@ -230,6 +230,21 @@ static inline int world_poll(struct world *w)
 	return r;
 }
 
+/* What there is to say of a test that waits in vain. */
+static inline void world_tell(struct world *w, int r)
+{
+	struct source_status status = {0};
+
+	if (w->source)
+		source_status(w->source, &status);
+	printf("poll returned %d (%s), seen %u, lag %lld, %s%s\n", r, w->errstr, w->n_seen, (long long)status.lag_records, status.degraded ? "degraded: " : "well",
+	       status.reason);
+	for (size_t i = 0; i < w->n_positions; i++)
+		printf("%s at %lld\n", w->positions[i].name, (long long)w->positions[i].offset);
+	printf("log:\n%s", w->log); /* longer than print_message() takes */
+	fflush(stdout);
+}
+
 /* Polls until the condition holds or a poll fails for good; fails the test when it never does. */
 #define world_until(w, condition)                                                                                                          \
 	do {                                                                                                                               \
@@ -237,7 +252,7 @@ static inline int world_poll(struct world *w)
 		while (!(condition) && (r_ == 0 || r_ == -EAGAIN) && polls_++ < WAIT_POLLS)                                                \
 			r_ = world_poll(w);                                                                                                \
 		if (!(condition))                                                                                                          \
-			print_message("poll returned %d (%s), seen %u\nlog:\n%s", r_, (w)->errstr, (w)->n_seen, (w)->log);                 \
+			world_tell(w, r_);                                                                                                 \
 		assert_true(condition);                                                                                                    \
 	} while (0)
 

@@ -163,6 +163,29 @@ static void test_injected_errors(void **unused)
 	world_free(w);
 }
 
+/* An error that a broker answers with is over when the log can be read again, though nothing new is in it. */
+static void test_errors_of_a_silent_topic(void **unused)
+{
+	static const rd_kafka_resp_err_t errors[] = {RD_KAFKA_RESP_ERR_INVALID_MSG, RD_KAFKA_RESP_ERR_UNKNOWN};
+	static const char *const words[] = {"a damaged record came", "Unknown"};
+	struct world *w = world_new(2);
+
+	(void)unused;
+	world_numbers(w, 0, 0, 10);
+	world_until(w, w->n_seen == 10 && w->n_positions == 2);
+	for (int i = 0; i < 2; i++) {
+		rd_kafka_resp_err_t error = errors[i];
+
+		rd_kafka_mock_push_request_errors_array(w->cluster, API_FETCH, 1, &error);
+		world_until(w, world_logged(w, words[i]));
+		world_until(w, !world_status(w).degraded);
+	}
+	world_settle(w);
+	assert_int_equal(world_wrong(w, 0, 10, 1), 0);
+	assert_int_equal(world_position(w, 0)->gaps, 0);
+	world_free(w);
+}
+
 static void test_missing_topic(void **unused)
 {
 	struct world *w;
@@ -236,6 +259,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_truncated),       cmocka_unit_test(test_recreated),     cmocka_unit_test(test_evicted),
 		cmocka_unit_test(test_broker_down),     cmocka_unit_test(test_injected_errors), cmocka_unit_test(test_missing_topic),
+		cmocka_unit_test(test_errors_of_a_silent_topic),
 		cmocka_unit_test(test_secrets),         cmocka_unit_test(test_log_is_limited),
 	};
 

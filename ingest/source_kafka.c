@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#define CLOSE_TURNS 100 /* for librdkafka to end its client; it takes some milliseconds */
+#define CLOSE_TURNS 50 /* for librdkafka to end its client; it takes some milliseconds */
 #define CLOSE_TURN_NS 100000000L
 
 static const struct source_ops kafka_ops;
@@ -169,6 +169,10 @@ static int start_scout(struct source_kafka *source)
 
 static void *destroy_client(void *rk)
 {
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	return NULL;
 }
@@ -183,7 +187,7 @@ static int end_client(struct source_kafka *source)
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, destroy_client, source->rk) != 0) {
-		destroy_client(source->rk);
+		rd_kafka_destroy_flags(source->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 		return 0;
 	}
 	for (int i = 0; i < CLOSE_TURNS; i++) {

@@ -94,6 +94,7 @@ static inline struct world *world_on(int n_brokers, int n_partitions)
 	snprintf(brokers, sizeof(brokers), "%d", n_brokers);
 	world_set(conf, "test.mock.num.brokers", brokers);
 	world_set(conf, "linger.ms", "1");
+	world_set(conf, "reconnect.backoff.max.ms", "200"); /* brokers go and come here */
 	rd_kafka_conf_set_log_cb(conf, world_silent);
 	w->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr));
 	assert_non_null(w->producer);
@@ -151,7 +152,7 @@ static inline void world_send_at(struct world *w, int32_t partition, const char 
 
 static inline void world_flush(struct world *w)
 {
-	assert_int_equal(rd_kafka_flush(w->producer, 20000), 0);
+	assert_int_equal(rd_kafka_flush(w->producer, 120000), 0);
 }
 
 /* Numbers first..last-1 to one partition. */

@@ -102,11 +102,10 @@ static int check_topics(struct config_reader *reader)
 static int check_properties(struct config_reader *reader)
 {
 	const struct config_kafka *kafka = &reader->config->kafka;
-	const struct kafka_setting fixed[] = {
-		{"group.id", kafka->group}, {"enable.auto.commit", "false"}, {"enable.auto.offset.store", "false"}, {"auto.offset.reset", "error"},
-	};
 	const config_setting_t *list = config_lookup(reader->tree, "kafka.properties");
+	struct kafka_setting fixed[KAFKA_SOURCE_FIXED];
 
+	kafka_source_fixed(kafka->group, fixed);
 	for (size_t i = 0; i < kafka->properties.n; i++) {
 		const struct kafka_property *property = &kafka->properties.properties[i];
 		const config_setting_t *setting = config_setting_get_elem(list, (unsigned)i);
@@ -117,7 +116,7 @@ static int check_properties(struct config_reader *reader)
 		for (size_t before = 0; before < i; before++)
 			if (strcmp(kafka->properties.properties[before].name, property->name) == 0)
 				return config_fail(reader, setting, "kafka.properties", "\"%.100s\" stands there twice", property->name);
-		r = kafka_client_conf(kafka->brokers ? kafka->brokers : "none", NULL, 0, fixed, sizeof(fixed) / sizeof(fixed[0]), property, 1, &conf, why, sizeof(why));
+		r = kafka_client_conf(kafka->brokers ? kafka->brokers : "none", NULL, 0, fixed, KAFKA_SOURCE_FIXED, property, 1, &conf, why, sizeof(why));
 		if (r == -EINVAL)
 			return config_fail(reader, setting, "kafka.properties", "%s", why);
 		if (r < 0) {

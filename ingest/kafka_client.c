@@ -109,6 +109,21 @@ int kafka_client_conf(const char *brokers, const struct kafka_setting *defaults,
 	return 0;
 }
 
+void kafka_source_fixed(const char *group, struct kafka_setting ret_fixed[KAFKA_SOURCE_FIXED])
+{
+	const struct kafka_setting fixed[KAFKA_SOURCE_FIXED] = {
+		{"group.id", group},
+		{"enable.auto.commit", "false"},
+		{"enable.auto.offset.store", "false"},
+		{"auto.offset.reset", "error"},
+		{"enable.partition.eof", "true"},
+		{"allow.auto.create.topics", "false"},
+		{"log.queue", "false"},
+	};
+
+	memcpy(ret_fixed, fixed, sizeof(fixed));
+}
+
 /* ---- words ---- */
 
 /* What `err` means and what mends it; "%B" stands for the brokers, "%T" for the topic. NULL: librdkafka's own words will do. */

@@ -23,6 +23,10 @@ struct kafka_setting {
 int kafka_client_conf(const char *brokers, const struct kafka_setting *defaults, size_t n_defaults, const struct kafka_setting *fixed, size_t n_fixed,
                       const struct kafka_property *properties, size_t n_properties, rd_kafka_conf_t **ret_conf, char *errstr, size_t errstr_size);
 
+/* The `fixed` of the Kafka source, in its group: for the source itself, and for whoever checks a configuration before there is one. */
+#define KAFKA_SOURCE_FIXED 7
+void kafka_source_fixed(const char *group, struct kafka_setting ret_fixed[KAFKA_SOURCE_FIXED]);
+
 /*
  * An error as an operator understands it, with the mend: "no broker answers at 127.0.0.1:9092 (is it running? ...)". `detail` is librdkafka's own text
  * (redacted by the caller), or NULL.

@@ -43,7 +43,7 @@ struct partition_status {
  *   status  any thread.
  *   partitions  any thread; fills at most max, returns how many there are. NULL in kinds that have none.
  *   commit  tells the broker how far a durable checkpoint has come: n_positions of all kinds, of which the source picks its own. Any thread; returns at
- *           once; a failure is shown in the log and the status, never fatal: the checkpoint is the truth. NULL in kinds that have nothing to tell.
+ *           once; a failure is logged, never fatal: the checkpoint is the truth. NULL in kinds that have nothing to tell.
  *   close   by the polling thread's owner, after the thread ended. Accepts NULL.
  */
 struct source_ops {

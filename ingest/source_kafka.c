@@ -11,6 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#define CLOSE_TURNS 50 /* for librdkafka to end its client; it takes some milliseconds */
+#define CLOSE_TURN_NS 100000000L
 
 static const struct source_ops kafka_ops;
 
@@ -127,19 +131,13 @@ static int make_client(struct source_kafka *source, const struct source_kafka_co
 
 static int open_client(struct source_kafka *source, const struct source_kafka_config *config, char *errstr, size_t errstr_size)
 {
-	const struct kafka_setting fixed[] = {
-		{"group.id", config->group},
-		{"enable.auto.commit", "false"},
-		{"enable.auto.offset.store", "false"},
-		{"auto.offset.reset", "error"},
-		{"enable.partition.eof", "true"},
-		{"allow.auto.create.topics", "false"},
-		{"log.queue", "false"},
-	};
+	struct kafka_setting fixed[KAFKA_SOURCE_FIXED];
 	rd_kafka_conf_t *conf;
-	int r = kafka_client_conf(config->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, sizeof(fixed) / sizeof(fixed[0]),
-	                          config->properties, config->n_properties, &conf, errstr, errstr_size);
+	int r;
 
+	kafka_source_fixed(config->group, fixed);
+	r = kafka_client_conf(config->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, KAFKA_SOURCE_FIXED, config->properties,
+	                      config->n_properties, &conf, errstr, errstr_size);
 	if (r == 0)
 		r = make_client(source, config, conf, errstr, errstr_size);
 	if (r < 0)
@@ -169,6 +167,45 @@ static int start_scout(struct source_kafka *source)
 	return -r;
 }
 
+static void *destroy_client(void *rk)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	return NULL;
+}
+
+/*
+ * Ends the client. After partitions or brokers went and came, librdkafka (2.0.2, and later ones) may wait for a thread of its own that never ends, and a stop of recd
+ * must not. So it is waited for in short turns, which a machine that stands still does not use up. 0: it has ended; -ETIMEDOUT: it is left to itself and silent, and
+ * what it refers to must stay.
+ */
+static int end_client(struct source_kafka *source)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, destroy_client, source->rk) != 0) {
+		rd_kafka_destroy_flags(source->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		return 0;
+	}
+	for (int i = 0; i < CLOSE_TURNS; i++) {
+		struct timespec end;
+
+		clock_gettime(CLOCK_REALTIME, &end);
+		end.tv_nsec += CLOSE_TURN_NS;
+		end.tv_sec += end.tv_nsec / 1000000000;
+		end.tv_nsec %= 1000000000;
+		if (pthread_timedjoin_np(thread, NULL, &end) == 0)
+			return 0;
+	}
+	pthread_detach(thread);
+	kafka_log(source, KAFKA_WARNING, "topic \"%s\": librdkafka %s does not end its client, which is left to itself", source->topic, rd_kafka_version_str());
+	kafka_log_end(source);
+	return -ETIMEDOUT;
+}
+
 static void kafka_close(struct source *base)
 {
 	struct source_kafka *source = (struct source_kafka *)base;
@@ -185,8 +222,8 @@ static void kafka_close(struct source *base)
 		rd_kafka_queue_destroy(source->queue);
 	if (source->scout_queue)
 		rd_kafka_queue_destroy(source->scout_queue);
-	if (source->rk)
-		rd_kafka_destroy_flags(source->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	if (source->rk && end_client(source) < 0)
+		return;
 	for (size_t i = 0; i < source->n_properties; i++)
 		kafka_property_clear(&source->properties[i]);
 	decoder_free(source->decoder);

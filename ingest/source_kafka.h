@@ -97,7 +97,7 @@ struct kafka_partition {
 	int announce;   /* the position changed without a record: deliver an empty batch */
 	int answered;   /* low and high are news */
 	int short_log;  /* answers that said "the log ends before the position"; two of them count */
-	int damaged;    /* librdkafka passed over records with a bad checksum */
+	int damaged;    /* librdkafka passed over records with a bad checksum, and the next record has not come yet */
 	int64_t low, high;
 	int64_t ask_us; /* ask the scout at this time; INT64_MAX: no */
 	int64_t last_record_us;
@@ -159,11 +159,12 @@ struct source_kafka {
 	struct source_position *positions; /* of the last cut, this topic's, until their partitions are found */
 	size_t n_positions;
 	int first_start; /* no position of this topic: from_end holds */
+	int appeared;    /* the topic was made while we ran: it does not */
+	int shrunk;      /* positions of partitions that the topic no longer has are to be delivered as lost */
 	struct kafka_partition *partitions;
 	size_t n_partitions;
 	int32_t *by_id; /* [n_ids]: index in partitions, -1: not owned */
 	int32_t n_ids;
-	size_t announce_next; /* where to look for the next announcement */
 	int announcing;
 	int64_t next_ask_us; /* earliest ask_us of all partitions */
 	unsigned news_seen;
@@ -180,6 +181,8 @@ struct source_kafka {
 	size_t n_shared;
 	rd_kafka_resp_err_t meta_error;
 	int32_t meta_partitions; /* -1: not known yet */
+	uint32_t meta_repeats;   /* answers in a row that said so, after the first */
+	int meta_missing;        /* the topic was not there before it was */
 	int meta_after_outage;   /* the brokers were gone and are back */
 	int meta_now;            /* look at once */
 	uint64_t heartbeat;
@@ -188,12 +191,13 @@ struct source_kafka {
 
 	/* the scout's */
 	int64_t last_meta_us, next_meta_us, next_ends_us;
+	size_t watermark_next; /* index of the partition whose watermarks come next */
 	int outage;
 	int commits_out;
 	int64_t commit_sent_us;
 	rd_kafka_resp_err_t commit_error;
 
-	pthread_mutex_t log_lock;
+	pthread_mutex_t log_lock; /* of log and what follows; held while it is called */
 	struct kafka_log_slot log_slots[KAFKA_LOG_SLOTS];
 };
 
@@ -207,6 +211,7 @@ void kafka_pending_drop(struct source_kafka *source, int32_t id);
 /* source_kafka_assign.c; polling thread */
 /* Takes the scout's news and starts what can be started; cheap when there are none. */
 void kafka_assign_serve(struct source_kafka *source);
+int kafka_is_owned(const struct source_kafka *source, int32_t id); /* any thread */
 struct kafka_partition *kafka_partition_of(struct source_kafka *source, int32_t id);
 /* Stops reading a partition and asks for its watermarks after `delay_us`; it goes on from its position, verified. */
 void kafka_partition_restart(struct source_kafka *source, struct kafka_partition *partition, int64_t delay_us);
@@ -236,6 +241,8 @@ void kafka_publish(struct source_kafka *source, const struct kafka_partition *pa
 void kafka_set_error(struct source_kafka *source, struct kafka_partition *partition, rd_kafka_resp_err_t error);
 /* Rate limited, values of properties taken out. Any thread. */
 void kafka_log(struct source_kafka *source, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Nothing is logged after this, and whom the log went to may go. */
+void kafka_log_end(struct source_kafka *source);
 void kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text);
 void kafka_on_error(rd_kafka_t *rk, int error, const char *text, void *opaque);
 

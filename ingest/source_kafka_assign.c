@@ -17,6 +17,7 @@
 #define SEEK_TIMEOUT_MS 1000
 #define RETRY_US 500000
 #define SHORT_LOG_ANSWERS 2 /* a leader that has just been elected may not know its whole log yet */
+#define FEWER_REPEATS 4     /* nor a broker that has just started all partitions of a topic; answers come half a second apart */
 
 struct kafka_partition *kafka_partition_of(struct source_kafka *source, int32_t id)
 {
@@ -93,15 +94,18 @@ void kafka_partition_seek_back(struct source_kafka *source, struct kafka_partiti
 
 /* ---- lost data ---- */
 
-static void begin_at(struct source_kafka *source, struct kafka_partition *partition, int64_t offset)
+static void position_at(struct source_position *position, int64_t offset)
 {
-	struct source_position *position = &partition->position;
-
 	position->offset = offset;
 	position->inode = 0;
 	position->marker = 0;
 	position->marker_len = 0;
 	position->mark_time_ns = 0;
+}
+
+static void begin_at(struct source_kafka *source, struct kafka_partition *partition, int64_t offset)
+{
+	position_at(&partition->position, offset);
 	partition->fresh = 0;
 	partition->damaged = 0;
 	partition->announce = source->announcing = 1;
@@ -162,7 +166,8 @@ void kafka_partition_hole(struct source_kafka *source, struct kafka_partition *p
 	if (partition->damaged) {
 		partition->position.gaps++;
 		partition->position.gap_bytes += (uint64_t)missing;
-		partition->damaged = 0;
+		kafka_log(source, KAFKA_ERR, "topic \"%s\" partition %d: up to %" PRId64 " records from offset %" PRId64 " on are damaged (bad checksum); going on at %" PRId64,
+		          source->topic, partition->id, missing, partition->sequence.expected, offset);
 	} else {
 		partition->position.holes += (uint64_t)missing;
 	}
@@ -173,9 +178,14 @@ void kafka_partition_hole(struct source_kafka *source, struct kafka_partition *p
 
 static void place_fresh(struct source_kafka *source, struct kafka_partition *partition)
 {
-	int64_t offset = source->first_start && source->from_end ? partition->high : partition->low;
+	int first = source->first_start && !source->appeared;
+	int64_t offset = first && source->from_end ? partition->high : partition->low;
 
-	if (offset > 0)
+	if (offset > 0 && !first)
+		kafka_log(source, KAFKA_WARNING,
+		          "topic \"%s\" partition %d: recd has no position in it and reads it from the oldest record that the broker holds, at offset %" PRId64
+		          ": %" PRId64 " older ones are deleted by now", source->topic, partition->id, offset, offset);
+	else if (offset > 0)
 		kafka_log(source, KAFKA_NOTICE, "topic \"%s\" partition %d: first start at offset %" PRId64 " (the broker holds %" PRId64 " to %" PRId64 ")", source->topic,
 		          partition->id, offset, partition->low, partition->high);
 	begin_at(source, partition, offset);
@@ -266,7 +276,7 @@ int kafka_partition_verify(struct source_kafka *source, struct kafka_partition *
 
 /* ---- finding partitions ---- */
 
-static int is_owned(const struct source_kafka *source, int32_t id)
+int kafka_is_owned(const struct source_kafka *source, int32_t id)
 {
 	for (size_t i = 0; i < source->n_ranges; i++)
 		if (id >= source->ranges[i].first && id <= source->ranges[i].last)
@@ -330,7 +340,7 @@ static void add_partitions(struct source_kafka *source, int32_t n_ids)
 		for (int32_t id = source->n_ids; id < n_ids; id++) {
 			size_t i = source->n_partitions;
 
-			by_id[id] = is_owned(source, id) ? (int32_t)i : -1;
+			by_id[id] = kafka_is_owned(source, id) ? (int32_t)i : -1;
 			if (by_id[id] < 0)
 				continue;
 			init_partition(source, &partitions[i], id, late);
@@ -340,8 +350,78 @@ static void add_partitions(struct source_kafka *source, int32_t n_ids)
 		source->n_ids = n_ids;
 	}
 	pthread_mutex_unlock(&source->lock);
+	source->reason_dirty = 1;
 	if (late)
 		kafka_log(source, KAFKA_NOTICE, "topic \"%s\" has %d partitions now", source->topic, n_ids);
+	for (size_t i = 0; source->n_partitions > 0 && i < source->n_ranges; i++) {
+		if (source->ranges[i].last < n_ids)
+			continue;
+		kafka_log(source, KAFKA_WARNING, "topic \"%s\" has %d partitions; those above %d that kafka.partitions names are read once they are there",
+		          source->topic, n_ids, n_ids - 1);
+		break;
+	}
+}
+
+/* ---- partitions that are no longer there ---- */
+
+/* A position of ours in a partition that the topic does not have. At offset 0 there is nothing to miss: nothing was read, or the loss is told already. */
+static int is_gone(const struct source_kafka *source, const struct source_position *position)
+{
+	int32_t id = kafka_position_partition(position->name, source->stream, source->topic);
+
+	return id >= source->n_ids && kafka_is_owned(source, id) && position->offset > 0;
+}
+
+/*
+ * A topic never loses partitions: one that has fewer than there are positions was made anew. But a broker that has just started may not know all of them yet, so
+ * the answer must come some times in a row; `repeats` says how often it has.
+ */
+static void look_for_gone(struct source_kafka *source, uint32_t repeats)
+{
+	const struct source_position *position = NULL;
+
+	for (size_t i = 0; !position && i < source->n_positions; i++)
+		if (is_gone(source, &source->positions[i]))
+			position = &source->positions[i];
+	if (!position)
+		return;
+	if (repeats < FEWER_REPEATS) {
+		pthread_mutex_lock(&source->lock);
+		source->meta_now = 1;
+		pthread_mutex_unlock(&source->lock);
+		rd_kafka_queue_yield(source->scout_queue);
+		return;
+	}
+	if (source->accept_gaps) {
+		source->shrunk = source->announcing = 1;
+		return;
+	}
+	snprintf(source->lost, sizeof(source->lost),
+	         "topic \"%s\" partition %d: recreated: the topic has %d partitions now. recd wants the record at offset %" PRId64 " of this one: an unknown number of "
+	         "the old log's records are lost. To go on without them set kafka.on_gap = \"accept\"; or restore the topic",
+	         source->topic, kafka_position_partition(position->name, source->stream, source->topic), source->n_ids, position->offset);
+}
+
+/* Delivers the next position whose partition is gone: a gap, and at 0 from now on, where a new log would begin. 1: the batch is filled, 0: none. */
+static int announce_gone(struct source_kafka *source, struct event_batch *batch)
+{
+	for (size_t i = 0; i < source->n_positions; i++) {
+		struct source_position *position = &source->positions[i];
+
+		if (!is_gone(source, position))
+			continue;
+		kafka_log(source, KAFKA_ERR, "topic \"%s\" partition %d: recreated: the topic has %d partitions now (wanted offset %" PRId64 ")", source->topic,
+		          kafka_position_partition(position->name, source->stream, source->topic), source->n_ids, position->offset);
+		position_at(position, 0);
+		position->gaps++;
+		position->resets++;
+		batch->stream = (uint32_t)source->stream;
+		batch->position = *position;
+		batch->received_us = kafka_now_us();
+		return 1;
+	}
+	source->shrunk = 0;
+	return 0;
 }
 
 /* ---- the scout's news ---- */
@@ -349,6 +429,7 @@ static void add_partitions(struct source_kafka *source, int32_t n_ids)
 static void take_news(struct source_kafka *source)
 {
 	int32_t n_ids;
+	uint32_t repeats;
 	int reverify;
 
 	pthread_mutex_lock(&source->lock);
@@ -358,6 +439,8 @@ static void take_news(struct source_kafka *source)
 	if (!source->meta_error)
 		source->client_error = RD_KAFKA_RESP_ERR_NO_ERROR;
 	n_ids = source->meta_partitions;
+	repeats = source->meta_repeats;
+	source->appeared = source->meta_missing;
 	reverify = source->meta_after_outage;
 	source->meta_after_outage = 0;
 	for (size_t i = 0; i < source->n_partitions; i++) {
@@ -379,6 +462,8 @@ static void take_news(struct source_kafka *source)
 	pthread_mutex_unlock(&source->lock);
 	if (n_ids > source->n_ids)
 		add_partitions(source, n_ids);
+	if (n_ids > 0 && n_ids == source->n_ids)
+		look_for_gone(source, repeats);
 	for (size_t i = 0; reverify && i < source->n_partitions; i++)
 		if (source->partitions[i].state != KAFKA_WAITING)
 			kafka_partition_restart(source, &source->partitions[i], 0);
@@ -429,6 +514,8 @@ int kafka_announce(struct source_kafka *source, struct event_batch *batch)
 {
 	if (!source->announcing)
 		return 0;
+	if (source->shrunk && announce_gone(source, batch))
+		return 1;
 	for (size_t i = 0; i < source->n_partitions; i++) {
 		struct kafka_partition *partition = &source->partitions[i];
 

@@ -28,15 +28,20 @@ static rd_kafka_resp_err_t on_response(rd_kafka_t *rk, int fd, const char *broke
                                        size_t size, int64_t rtt, rd_kafka_resp_err_t err, void *opaque)
 {
 	struct source_kafka *source = opaque;
+	int64_t end_us = 0;
 
 	(void)rk, (void)fd, (void)broker, (void)broker_id, (void)api_version, (void)correlation, (void)rtt, (void)err;
 	if (api != API_FETCH)
 		return RD_KAFKA_RESP_ERR_NO_ERROR;
-	for (int ms = 0; ms < PACE_WAIT_MS; ms++) {
-		if (atomic_load_explicit(&source->depth, memory_order_relaxed) < PACE_RECORDS || atomic_load(&source->stop))
-			break;
-		if (ms == 0)
+	while (atomic_load_explicit(&source->depth, memory_order_relaxed) >= PACE_RECORDS && !atomic_load(&source->stop)) {
+		const int64_t now_us = kafka_now_us();
+
+		if (end_us == 0) {
+			end_us = now_us + PACE_WAIT_MS * 1000;
 			atomic_fetch_add_explicit(&source->held, 1, memory_order_relaxed);
+		}
+		if (now_us >= end_us)
+			break;
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
 	atomic_fetch_add_explicit(&source->depth, size / BYTES_A_RECORD, memory_order_relaxed);

@@ -78,6 +78,7 @@ static void take_end(struct source_kafka *source, struct kafka_partition *partit
 			kafka_partition_hole(source, partition, message->offset, missing);
 			partition->announce = source->announcing = 1;
 		}
+		partition->damaged = 0;
 		break;
 	case KAFKA_DROP:
 		break;
@@ -110,9 +111,9 @@ static void take_error(struct source_kafka *source, const rd_kafka_message_t *me
 		kafka_set_error(source, partition, error);
 		kafka_partition_restart(source, partition, 500000);
 		break;
-	case RD_KAFKA_RESP_ERR__BAD_MSG:
-	case RD_KAFKA_RESP_ERR_INVALID_MSG:
-		partition->damaged = 1;
+	case RD_KAFKA_RESP_ERR__BAD_MSG: /* librdkafka goes on behind it. (A broker that says INVALID_MSG hands nothing over.) */
+		partition->damaged = 1; /* until the records that are next have come */
+		partition->sequence.confirmed = 0; /* what is missing now is looked at twice, however many holes there were */
 		kafka_set_error(source, partition, error);
 		break;
 	default: /* librdkafka tries again, but would not say when it succeeds: the marker or the end of the log will */
@@ -212,6 +213,7 @@ static int is_next(struct source_kafka *source, struct kafka_partition *partitio
 	}
 	if (missing > 0)
 		kafka_partition_hole(source, partition, message->offset, missing);
+	partition->damaged = 0;
 	return partition->state == KAFKA_RUNNING;
 }
 

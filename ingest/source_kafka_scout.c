@@ -29,8 +29,8 @@ static void tell(struct source_kafka *source)
 
 /* ---- metadata ---- */
 
-/* The topic's error, or one of its partitions', or 0. */
-static rd_kafka_resp_err_t topic_state(const struct rd_kafka_metadata *metadata, int32_t *ret_partitions)
+/* The topic's error, or that of one of the partitions that are ours, or 0. */
+static rd_kafka_resp_err_t topic_state(const struct source_kafka *source, const struct rd_kafka_metadata *metadata, int32_t *ret_partitions)
 {
 	const struct rd_kafka_metadata_topic *topic;
 
@@ -40,10 +40,25 @@ static rd_kafka_resp_err_t topic_state(const struct rd_kafka_metadata *metadata,
 	if (topic->err)
 		return topic->err;
 	*ret_partitions = topic->partition_cnt;
-	for (int i = 0; i < topic->partition_cnt; i++)
-		if (topic->partitions[i].err && topic->partitions[i].err != RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE)
-			return topic->partitions[i].err;
+	for (int i = 0; i < topic->partition_cnt; i++) {
+		const struct rd_kafka_metadata_partition *partition = &topic->partitions[i];
+		rd_kafka_resp_err_t error = partition->err || partition->leader >= 0 ? partition->err : RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+
+		if (error && error != RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE && kafka_is_owned(source, partition->id))
+			return error;
+	}
 	return topic->partition_cnt > 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+}
+
+/* Under the lock: what an answer says of the topic's partitions (n -1: nothing). */
+static void note_partitions(struct source_kafka *source, rd_kafka_resp_err_t error, int32_t n)
+{
+	if (n > 0) {
+		source->meta_repeats = n == source->meta_partitions && source->meta_repeats < UINT32_MAX ? source->meta_repeats + 1 : 0;
+		source->meta_partitions = n;
+	} else if (error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART && source->meta_partitions < 0) {
+		source->meta_missing = 1;
+	}
 }
 
 static void look_at_topic(struct source_kafka *source)
@@ -54,7 +69,7 @@ static void look_at_topic(struct source_kafka *source)
 	int reached = !error, changed;
 
 	if (metadata) {
-		error = topic_state(metadata, &n_partitions);
+		error = topic_state(source, metadata, &n_partitions);
 		rd_kafka_metadata_destroy(metadata);
 	}
 	source->last_meta_us = kafka_now_us();
@@ -62,8 +77,7 @@ static void look_at_topic(struct source_kafka *source)
 	pthread_mutex_lock(&source->lock);
 	changed = error != source->meta_error || (n_partitions > 0 && n_partitions != source->meta_partitions) || source->outage || reached;
 	source->meta_error = error;
-	if (n_partitions > 0)
-		source->meta_partitions = n_partitions;
+	note_partitions(source, error, n_partitions);
 	if (reached && !error && source->outage) {
 		source->meta_after_outage = 1;
 		source->outage = 0;
@@ -78,47 +92,94 @@ static void look_at_topic(struct source_kafka *source)
 
 /* ---- watermarks ---- */
 
-/* The next partition from `from` on whose watermarks are wanted; -1: none. */
-static int next_wanted(struct source_kafka *source, size_t from, int32_t *ret_id)
+static size_t shared_count(struct source_kafka *source)
 {
-	int found = -1;
+	size_t n;
 
 	pthread_mutex_lock(&source->lock);
-	for (size_t i = from; i < source->n_shared && found < 0; i++) {
-		if (source->shared[i].wanted && !source->shared[i].answered) {
-			found = (int)i;
-			*ret_id = source->shared[i].id;
-		}
-	}
+	n = source->n_shared;
 	pthread_mutex_unlock(&source->lock);
-	return found;
+	return n;
 }
 
-/* Answers what is wanted. After an error the rest waits a tick: its broker may be away. */
+/* The partition whose watermarks are wanted; -1: this one's are not. */
+static int32_t wanted_id(struct source_kafka *source, size_t index)
+{
+	const struct kafka_shared *shared;
+	int32_t id;
+
+	pthread_mutex_lock(&source->lock);
+	shared = &source->shared[index];
+	id = shared->wanted && !shared->answered ? shared->id : -1;
+	pthread_mutex_unlock(&source->lock);
+	return id;
+}
+
+/*
+ * One end of a partition: `which` is RD_KAFKA_OFFSET_BEGINNING or RD_KAFKA_OFFSET_END, which stand for the times "oldest" and "newest" in the protocol, too.
+ * (rd_kafka_query_watermark_offsets() asks for both, but before librdkafka 2.3 it waits for a leader that is down for ever, whatever its timeout.)
+ */
+static rd_kafka_resp_err_t ask_end(struct source_kafka *source, int32_t id, int64_t which, int64_t *ret_offset)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_topic_partition_t *asked = rd_kafka_topic_partition_list_add(list, source->topic, id);
+	rd_kafka_resp_err_t error;
+
+	asked->offset = which;
+	error = rd_kafka_offsets_for_times(source->rk, list, BROKER_TIMEOUT_MS);
+	if (!error)
+		error = asked->err;
+	if (!error && asked->offset < 0)
+		error = RD_KAFKA_RESP_ERR__BAD_MSG;
+	if (!error)
+		*ret_offset = asked->offset;
+	rd_kafka_topic_partition_list_destroy(list);
+	return error;
+}
+
+/* Asks the broker for the watermarks of one partition, and keeps the answer. */
+static rd_kafka_resp_err_t look_at_one(struct source_kafka *source, size_t index, int32_t id)
+{
+	int64_t low = -1, high = -1;
+	rd_kafka_resp_err_t error = ask_end(source, id, RD_KAFKA_OFFSET_BEGINNING, &low);
+	struct kafka_shared *shared;
+
+	if (!error)
+		error = ask_end(source, id, RD_KAFKA_OFFSET_END, &high);
+	if (!error && high < low)
+		error = RD_KAFKA_RESP_ERR__BAD_MSG;
+	pthread_mutex_lock(&source->lock);
+	shared = &source->shared[index];
+	shared->error = error;
+	shared->answered = 1;
+	shared->low = low;
+	shared->high = high;
+	if (!error) {
+		shared->wanted = 0;
+		shared->end = high;
+	}
+	pthread_mutex_unlock(&source->lock);
+	return error;
+}
+
+/*
+ * Answers what is wanted, each partition once at most. After an error the rest waits a tick: its broker may be away. The next tick begins behind it, so that a
+ * partition without a leader holds up the others for a tick and no longer.
+ */
 static void look_at_watermarks(struct source_kafka *source)
 {
 	rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR_NO_ERROR;
+	const size_t n = shared_count(source); /* it only grows */
 	int any = 0;
-	int32_t id;
 
-	for (int i = next_wanted(source, 0, &id); i >= 0 && !error && !atomic_load(&source->stop); i = next_wanted(source, (size_t)i + 1, &id)) {
-		int64_t low = -1, high = -1;
-		struct kafka_shared *shared;
+	for (size_t i = 0; i < n && !error && !atomic_load(&source->stop); i++) {
+		const size_t index = source->watermark_next;
+		const int32_t id = wanted_id(source, index);
 
-		error = rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS);
-		if (!error && (low < 0 || high < low))
-			error = RD_KAFKA_RESP_ERR__BAD_MSG;
-		pthread_mutex_lock(&source->lock);
-		shared = &source->shared[i];
-		shared->error = error;
-		shared->answered = 1;
-		shared->low = low;
-		shared->high = high;
-		if (!error) {
-			shared->wanted = 0;
-			shared->end = high;
-		}
-		pthread_mutex_unlock(&source->lock);
+		source->watermark_next = (index + 1) % n;
+		if (id < 0)
+			continue;
+		error = look_at_one(source, index, id);
 		any = 1;
 	}
 	if (any)
@@ -134,7 +195,7 @@ static int64_t end_of(struct source_kafka *source, int32_t id, int may_query, in
 	if (!may_query)
 		return -1;
 	*ret_queried = 1;
-	return rd_kafka_query_watermark_offsets(source->rk, source->topic, id, &low, &high, BROKER_TIMEOUT_MS) ? -1 : high;
+	return ask_end(source, id, RD_KAFKA_OFFSET_END, &high) ? -1 : high;
 }
 
 /* Refreshes the ends that the status shows; mostly from what librdkafka knows already. */

@@ -106,6 +106,9 @@ static int make_reason(struct source_kafka *source)
 			n = snprintf(words, sizeof(words), "partition %d: ", partition);
 		kafka_client_words(error, source->brokers, source->topic, is_login_error(error) ? source->client_detail : NULL, words + n,
 		                   sizeof(words) - (size_t)n);
+	} else if (source->n_ids > 0 && source->n_partitions == 0) {
+		snprintf(words, sizeof(words), "nothing is read: topic \"%s\" has %d partitions, and kafka.partitions names none of them (they count from 0)", source->topic,
+		         source->n_ids);
 	}
 	if (strcmp(words, source->reason) == 0)
 		return 0;
@@ -181,7 +184,7 @@ static uint64_t hash_without_digits(const char *text)
 	return hash;
 }
 
-/* 1: the text may be logged now. The slot of the text that was logged longest ago is taken over. */
+/* Under the log's lock. 1: the text may be logged now. The slot of the text that was logged longest ago is taken over. */
 static int may_log(struct source_kafka *source, const char *text)
 {
 	uint64_t hash = hash_without_digits(text);
@@ -189,7 +192,6 @@ static int may_log(struct source_kafka *source, const char *text)
 	int64_t now_us = kafka_now_us();
 	int may = 1;
 
-	pthread_mutex_lock(&source->log_lock);
 	for (size_t i = 0; i < KAFKA_LOG_SLOTS; i++) {
 		struct kafka_log_slot *other = &source->log_slots[i];
 
@@ -205,7 +207,6 @@ static int may_log(struct source_kafka *source, const char *text)
 		slot->hash = hash;
 		slot->logged_us = now_us;
 	}
-	pthread_mutex_unlock(&source->log_lock);
 	return may;
 }
 
@@ -213,10 +214,19 @@ static void log_text(struct source_kafka *source, int level, const char *text)
 {
 	char clean[1024];
 
-	if (!source->log || !may_log(source, text))
-		return;
-	kafka_client_redact(text, source->properties, source->n_properties, clean, sizeof(clean));
-	source->log(source->log_ctx, level, clean);
+	pthread_mutex_lock(&source->log_lock);
+	if (source->log && may_log(source, text)) {
+		kafka_client_redact(text, source->properties, source->n_properties, clean, sizeof(clean));
+		source->log(source->log_ctx, level, clean);
+	}
+	pthread_mutex_unlock(&source->log_lock);
+}
+
+void kafka_log_end(struct source_kafka *source)
+{
+	pthread_mutex_lock(&source->log_lock);
+	source->log = NULL;
+	pthread_mutex_unlock(&source->log_lock);
 }
 
 void kafka_log(struct source_kafka *source, int level, const char *format, ...)

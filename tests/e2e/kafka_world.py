@@ -67,7 +67,7 @@ class Broker:
     def _dev(self, command, *flags):
         if not self.folder:
             pytest.skip("the broker of RECD_TEST_KAFKA is not ours to start, end or log in to")
-        done = subprocess.run([KAFKA_DEV, command, "--dir", self.folder, *flags], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([KAFKA_DEV, command, "--dir", self.folder, *flags], capture_output=True, text=True, timeout=600)  # it fetches for 240 s and waits for a broker for 90 s at most
         if done.returncode == 3:
             pytest.skip(f"no Kafka here: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr

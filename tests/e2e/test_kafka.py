@@ -1,4 +1,4 @@
-"""recd on Kafka: the same state as from files, commits behind durable checkpoints only, tombstones, what is missing or refused (rows 6, 21, 22, 24, 25, 37)."""
+"""recd on Kafka: the same state as from files, commits behind durable checkpoints only, what is missing or refused (rows 21, 22, 24, 25, 37)."""
 import os
 import pathlib
 import shutil
@@ -48,6 +48,7 @@ def test_files_and_topics_give_the_same_state(any_kafka, small_logs, make_kafka_
     assert recd.stop() == 0
 
 
+@pytest.mark.core
 def test_files_and_topics_mixed(any_kafka, small_logs, make_kafka_recd, from_files):
     """Watches from a topic, impressions and the catalogue from files, events half and half in one stream; and over a kill."""
     events = small_logs.path("events").read_text().splitlines()
@@ -119,19 +120,6 @@ def test_failing_commits_are_not_fatal(mock_kafka, make_kafka_recd):
     recd.wait_taken(150)
     time.sleep(0.2)
     assert recd.taken() == 150 and recd.status()["n_positives"] == 150
-
-
-def test_tombstones_and_bad_records(any_kafka, make_kafka_recd):
-    """Rows 1 and 6: counted and skipped; a refused one is in the dead-letter file with its topic, partition and offset."""
-    topic = any_kafka.topic("watches")
-    lines = [*watches(10, 10), "{bad", *watches(10, 2, first=10), '{"user_id": 1}']
-    any_kafka.produce(topic, lines, "--tombstones", 5)
-    recd = make_kafka_recd(any_kafka, {"watch_stats": topic}).start()
-    recd.wait_offset(topic, 127)
-    position = recd.position(topic)
-    assert (position["lines"], position["empty"], position["refused"]) == (122, 5, {"json": 1, "missing_key": 1})
-    letters = (recd.data / "dead-letter.jsonl").read_text().splitlines()
-    assert len(letters) == 2 and f"kafka:watch_stats:{topic}:0" in letters[0] and "100" in letters[0]
 
 
 def test_second_daemon_is_refused(any_kafka, make_kafka_recd):

@@ -82,6 +82,46 @@ def test_recreated_topic(kafka, make_kafka_recd, n_new):
     assert recd.stop() == 0
 
 
+@pytest.mark.parametrize("n_partitions", [2, 1])
+def test_recreated_topic_while_recd_runs(kafka, make_kafka_recd, n_partitions):
+    """Row 18, without a stop in between: it ends by itself, says why, and has taken nothing of the new topic; which may have fewer partitions, too."""
+    topic = kafka.topic("watches", 2)
+    kafka.produce(topic, watches(10, 10), "--partition", 0)
+    kafka.produce(topic, watches(10, 2, first=50), "--partition", 1)
+    recd = make_kafka_recd(kafka, {"watch_stats": topic}, kafka="metadata_interval_ms = 500;").start()
+    recd.wait_offset(topic, 100)
+    recd.wait_offset(topic, 20, partition=1)
+    kafka.tool("delete", topic)
+    kafka.topic("", name=topic, partitions=n_partitions)
+    kafka.produce(topic, watches(10, 4, first=30, day=12), "--partition", 0)
+    log = recd.expect_end(REFUSED)
+    assert "recreated" in log and topic in log and "on_gap" in log
+    accept(recd)
+    recd.wait(lambda: [recd.position(topic, partition)["gaps"] for partition in (0, 1)] == [1, 1], "no gaps")
+    recd.wait_offset(topic, 40)
+    assert (recd.position(topic)["offset"], recd.position(topic, 1)["offset"]) == (40, 0)
+    assert recd.status()["n_positives"] == 120 + 40
+    assert recd.stop() == 0
+    recd.kafka = ""
+    recd.write_conf(recd.settings)
+    recd.start()  # what was accepted is not refused later
+    kafka.produce(topic, watches(10, 1, first=40), "--partition", 0)
+    recd.wait_offset(topic, 50)
+    assert [recd.position(topic, partition)["gaps"] for partition in (0, 1)] == [1, 1]
+
+
+def test_partitions_of_nobody(kafka, make_kafka_recd):
+    """kafka.partitions names none of the topic's: the status and the log say that nothing is read."""
+    topic = kafka.topic("watches", 2)
+    recd = make_kafka_recd(kafka, {"watch_stats": topic}, kafka='partitions = "2-3"; metadata_interval_ms = 200;').start()
+    recd.wait(lambda: recd.source("watch_stats")["degraded"], "not degraded")
+    assert "has 2 partitions, and kafka.partitions names none" in recd.source("watch_stats")["reason"]
+    kafka.tool("add-partitions", topic, 3)
+    kafka.produce(topic, watches(10, 3), "--partition", 2)
+    recd.wait_offset(topic, 30, partition=2)
+    recd.wait(lambda: not recd.source("watch_stats")["degraded"], "still degraded")
+
+
 def test_evicted_up_to_the_position_is_not_a_gap(kafka, make_kafka_recd):
     topic, recd = stopped_at(kafka, make_kafka_recd)
     kafka.produce(topic, watches(10, 5, first=10), "--partition", 0)

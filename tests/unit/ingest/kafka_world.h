@@ -83,16 +83,18 @@ static inline void world_silent(const rd_kafka_t *rk, int level, const char *fac
 	(void)rk, (void)level, (void)facility, (void)text;
 }
 
-static inline struct world *world_new(int n_partitions)
+static inline struct world *world_on(int n_brokers, int n_partitions)
 {
 	struct world *w = calloc(1, sizeof(*w));
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	char errstr[256];
+	char errstr[256], brokers[12];
 
 	assert_non_null(w);
 	pthread_mutex_init(&w->log_lock, NULL);
-	world_set(conf, "test.mock.num.brokers", "1");
+	snprintf(brokers, sizeof(brokers), "%d", n_brokers);
+	world_set(conf, "test.mock.num.brokers", brokers);
 	world_set(conf, "linger.ms", "1");
+	world_set(conf, "reconnect.backoff.max.ms", "200"); /* brokers go and come here */
 	rd_kafka_conf_set_log_cb(conf, world_silent);
 	w->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr));
 	assert_non_null(w->producer);
@@ -112,6 +114,11 @@ static inline struct world *world_new(int n_partitions)
 		.log_ctx = w,
 	};
 	return w;
+}
+
+static inline struct world *world_new(int n_partitions)
+{
+	return world_on(1, n_partitions);
 }
 
 static inline void world_stop(struct world *w)
@@ -145,7 +152,7 @@ static inline void world_send_at(struct world *w, int32_t partition, const char 
 
 static inline void world_flush(struct world *w)
 {
-	assert_int_equal(rd_kafka_flush(w->producer, 20000), 0);
+	assert_int_equal(rd_kafka_flush(w->producer, 120000), 0);
 }
 
 /* Numbers first..last-1 to one partition. */
@@ -158,6 +165,20 @@ static inline void world_numbers(struct world *w, int32_t partition, int first, 
 		world_send_at(w, partition, line, 1765371600000 + i);
 	}
 	world_flush(w);
+}
+
+/* Fills a partition until its first records are deleted: the mock broker keeps about 5 MiB of it. 0 when this librdkafka's keeps everything. */
+static inline int world_evict(struct world *w, int32_t partition, int64_t *ret_low, int64_t *ret_high)
+{
+	static char value[100001];
+
+	memset(value, ' ', sizeof(value) - 1);
+	for (int i = 0; i < 100; i++) {
+		world_send_at(w, partition, value, 1000);
+		world_flush(w);
+	}
+	assert_int_equal(rd_kafka_query_watermark_offsets(w->producer, TOPIC, partition, ret_low, ret_high, 10000), 0);
+	return *ret_low > 0;
 }
 
 static inline struct source_position *world_position(struct world *w, int32_t partition)
@@ -210,6 +231,21 @@ static inline int world_poll(struct world *w)
 	return r;
 }
 
+/* What there is to say of a test that waits in vain. */
+static inline void world_tell(struct world *w, int r)
+{
+	struct source_status status = {0};
+
+	if (w->source)
+		source_status(w->source, &status);
+	printf("poll returned %d (%s), seen %u, lag %lld, %s%s\n", r, w->errstr, w->n_seen, (long long)status.lag_records, status.degraded ? "degraded: " : "well",
+	       status.reason);
+	for (size_t i = 0; i < w->n_positions; i++)
+		printf("%s at %lld\n", w->positions[i].name, (long long)w->positions[i].offset);
+	printf("log:\n%s", w->log); /* longer than print_message() takes */
+	fflush(stdout);
+}
+
 /* Polls until the condition holds or a poll fails for good; fails the test when it never does. */
 #define world_until(w, condition)                                                                                                          \
 	do {                                                                                                                               \
@@ -217,9 +253,25 @@ static inline int world_poll(struct world *w)
 		while (!(condition) && (r_ == 0 || r_ == -EAGAIN) && polls_++ < WAIT_POLLS)                                                \
 			r_ = world_poll(w);                                                                                                \
 		if (!(condition))                                                                                                          \
-			print_message("poll returned %d (%s), seen %u\nlog:\n%s", r_, (w)->errstr, (w)->n_seen, (w)->log);                 \
+			world_tell(w, r_);                                                                                                 \
 		assert_true(condition);                                                                                                    \
 	} while (0)
+
+/* A position of this world in a partition, as if the records before `offset` had been taken. */
+static inline struct source_position *world_add_position(struct world *w, int32_t partition, int64_t offset, uint32_t marker_len)
+{
+	struct source_position *position = &w->positions[w->n_positions++];
+
+	assert_true(w->n_positions <= WORLD_PARTITIONS);
+	memset(position, 0, sizeof(*position));
+	snprintf(position->name, sizeof(position->name), "kafka:watch_stats:" TOPIC ":%d", partition);
+	position->offset = offset;
+	position->lines = (uint64_t)offset;
+	position->last_time_us = INT64_MIN;
+	position->inode = (uint64_t)(offset - 1);
+	position->marker_len = marker_len;
+	return position;
+}
 
 /* Polls a little longer: nothing more may come. */
 static inline void world_settle(struct world *w)

@@ -7,21 +7,6 @@
 #define API_FETCH 1
 #define API_OFFSET_COMMIT 8
 
-/* A position of this world's partition 0, as if records up to `offset` had been taken. */
-static void set_position(struct world *w, int64_t offset, uint32_t marker_len)
-{
-	struct source_position *position = &w->positions[0];
-
-	w->n_positions = 1;
-	memset(position, 0, sizeof(*position));
-	snprintf(position->name, sizeof(position->name), "kafka:watch_stats:" TOPIC ":0");
-	position->offset = offset;
-	position->lines = (uint64_t)offset;
-	position->last_time_us = INT64_MIN;
-	position->inode = (uint64_t)(offset - 1);
-	position->marker_len = marker_len;
-}
-
 static void assert_said(const struct world *w, const char *const *words)
 {
 	for (; *words; words++) {
@@ -37,7 +22,7 @@ static void test_truncated(void **unused)
 
 	(void)unused;
 	world_numbers(w, 0, 0, 10);
-	set_position(w, 50, 1);
+	world_add_position(w, 0, 50, 1);
 	assert_int_equal(world_until_failure(w), -EUCLEAN);
 	assert_said(w, (const char *const[]){"topic \"watch\" partition 0", "offset 50", "0 to 10", "unknown number", "kafka.on_gap = \"accept\"", NULL});
 	assert_int_equal(world_until_failure(w), -EUCLEAN); /* and again */
@@ -78,26 +63,19 @@ static void test_recreated(void **unused)
 	world_free(w);
 }
 
-/* The mock broker keeps about 5 MiB of a partition: what is older is gone. */
 static void test_evicted(void **unused)
 {
 	struct world *w = world_new(1);
-	static char value[100001];
 	int64_t low, high, lost;
 
 	(void)unused;
-	memset(value, ' ', sizeof(value) - 1);
-	set_position(w, 3, 0);
-	for (int i = 0; i < 100; i++) {
-		world_send_at(w, 0, value, 1000);
-		world_flush(w);
-	}
-	assert_int_equal(rd_kafka_query_watermark_offsets(w->producer, TOPIC, 0, &low, &high, 10000), 0);
-	if (low <= 3) {
+	world_add_position(w, 0, 3, 0);
+	if (!world_evict(w, 0, &low, &high)) {
 		print_message("SKIP test_evicted: this librdkafka's mock broker kept everything\n");
 		world_free(w);
 		skip();
 	}
+	assert_true(low > 3);
 	lost = low - 3;
 	assert_int_equal(world_until_failure(w), -EUCLEAN);
 	{
@@ -185,6 +163,29 @@ static void test_injected_errors(void **unused)
 	world_free(w);
 }
 
+/* An error that a broker answers with is over when the log can be read again, though nothing new is in it. */
+static void test_errors_of_a_silent_topic(void **unused)
+{
+	static const rd_kafka_resp_err_t errors[] = {RD_KAFKA_RESP_ERR_INVALID_MSG, RD_KAFKA_RESP_ERR_UNKNOWN};
+	static const char *const words[] = {"a damaged record came", "Unknown"};
+	struct world *w = world_new(2);
+
+	(void)unused;
+	world_numbers(w, 0, 0, 10);
+	world_until(w, w->n_seen == 10 && w->n_positions == 2);
+	for (int i = 0; i < 2; i++) {
+		rd_kafka_resp_err_t some[3] = {errors[i], errors[i], errors[i]}; /* a single one is not always passed on */
+
+		rd_kafka_mock_push_request_errors_array(w->cluster, API_FETCH, 3, some);
+		world_until(w, world_logged(w, words[i]));
+		world_until(w, !world_status(w).degraded);
+	}
+	world_settle(w);
+	assert_int_equal(world_wrong(w, 0, 10, 1), 0);
+	assert_int_equal(world_position(w, 0)->gaps, 0);
+	world_free(w);
+}
+
 static void test_missing_topic(void **unused)
 {
 	struct world *w;
@@ -258,6 +259,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_truncated),       cmocka_unit_test(test_recreated),     cmocka_unit_test(test_evicted),
 		cmocka_unit_test(test_broker_down),     cmocka_unit_test(test_injected_errors), cmocka_unit_test(test_missing_topic),
+		cmocka_unit_test(test_errors_of_a_silent_topic),
 		cmocka_unit_test(test_secrets),         cmocka_unit_test(test_log_is_limited),
 	};
 

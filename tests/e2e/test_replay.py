@@ -1,4 +1,5 @@
-"""recctl replay against a Kafka: what the topics hold, record by record, after a whole run, after SIGKILLs at any time with --resume, and after a crash of the broker.
+"""recctl replay against a Kafka: what the topics hold, record by record, after a whole run, after SIGKILLs at any time with --resume, and after a crash of the broker;
+and what recd makes of it.
 
 Expected is what a naive merge of the same files gives. The seed of the kills is fixed; RECD_TEST_SEED changes it, RECD_TEST_SCALE multiplies the rounds.
 """
@@ -132,6 +133,24 @@ def test_each_line_once_and_in_order(any_kafka, logs):
         {key: p for p, rows in records(any_kafka, other).items() for key, _, _ in rows}
     again = replay(any_kafka, logs, "--topic_prefix", prefix, "--json", "--resume")  # nothing is left
     assert all(counts["sent"] == 0 and counts["present"] == counts["lines"] for counts in streams_of(again).values())
+
+
+def test_recd_takes_from_topics_what_it_takes_from_files(any_kafka, logs, make_kafka_recd):
+    prefix, names = topics(any_kafka)
+    sent = streams_of(replay(any_kafka, logs, "--topic_prefix", prefix, "--json"))
+    read = ("catalogue", "impressions", "events", "watch_stats")
+    lines = sum(sent[stream]["acknowledged"] for stream in read)
+    consumer = make_kafka_recd(any_kafka, {stream: names[stream] for stream in read}).start()
+    consumer.wait_taken(lines)
+    tailer = make_kafka_recd(any_kafka, {}, files=read)
+    for stream in read:
+        for number, (_, text) in enumerate(contents(logs, STREAMS[stream])):
+            (tailer.logs / f"{STREAMS[stream]}-{number}.jsonl").write_text(text)
+    tailer.start().wait_taken(lines)
+    of_topics, of_files = consumer.result(), tailer.result()
+    assert of_topics["n_positives"] > 0 and consumer.taken() == tailer.taken() == lines
+    for key in "histories_digest", "n_positives", "counters":
+        assert of_topics[key] == of_files[key], key
 
 
 def test_sigkill_at_any_time_then_resume(any_kafka, logs):

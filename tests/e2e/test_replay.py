@@ -248,7 +248,47 @@ def test_resume_notices_a_changed_file(any_kafka, few):
     assert "the file was changed since" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
     (few / "watch_stats.jsonl").write_text(pad + text.rsplit("\n", 1)[0])
     assert "there is no such line now" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
+    (few / "watch_stats.jsonl").write_text(pad.replace('"item_id": 70', '"item_id": 71') + text)  # far before the last line, and as long
+    assert "are not those that it was given" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
     assert sum(map(len, records(any_kafka, topic).values())) == 110
+    (few / "watch_stats.jsonl").write_text(pad + text)
+    assert streams_of(replay(any_kafka, few, *flags, "--resume"))["watch_stats"]["present"] == 110
+
+
+@pytest.mark.core
+def test_resume_notices_a_file_that_grew_in_the_past(mock_kafka, tmp_path):
+    """Two files, one topic. What comes to a file later than the last record sent is new; what belongs before it was never sent and must not count as sent."""
+    def watch(user, second):
+        return json.dumps({"user_id": user, "item_id": second, "started_at": f"2025-12-10T12:{second // 60:02}:{second % 60:02}+00:00", "completion": 0.9}) + "\n"
+
+    def held():
+        return {partition: len(rows) for partition, rows in records(mock_kafka, topic).items()}
+
+    def refuse():
+        before = held()
+        done = replay(mock_kafka, tmp_path, *flags, "--resume", code=1)
+        assert "has got lines of an earlier time; nothing was sent" in done.stderr and f'topic "{topic}", partition' in done.stderr
+        assert held() == before
+
+    first, second = tmp_path / "watch_stats-a.jsonl", tmp_path / "watch_stats-b.jsonl"
+    first.write_text("".join(watch(second % 20, second) for second in range(0, 300, 2)))
+    second.write_text("".join(watch(second % 20, second) for second in range(1, 301, 2)))
+    topic = mock_kafka.topic("grew", 2)
+    flags = ("--topics", f"watch_stats={topic}", "--json")
+    replay(mock_kafka, tmp_path, *flags)
+    assert len(held()) == 2 and sum(held().values()) == 300
+    grown = second.read_text() + "".join(watch(user, 301) for user in range(20))
+    second.write_text(grown)
+    counts = streams_of(replay(mock_kafka, tmp_path, *flags, "--resume"))["watch_stats"]
+    assert (counts["present"], counts["sent"]) == (300, 20)
+    text = first.read_text()
+    first.write_text(text + watch(3, 299))  # in the merge before the last record of its partition, which is of the other file
+    refuse()
+    first.write_text(text + "".join(watch(user, 299) for user in range(20)))
+    second.write_text(grown + watch(1, 302))  # something new for the other partition does not go before the refusal
+    refuse()
+    first.write_text(text)
+    assert streams_of(replay(mock_kafka, tmp_path, *flags, "--resume"))["watch_stats"]["sent"] == 1
 
 
 def test_creates_topics_only_when_asked(kafka, few):

@@ -49,7 +49,7 @@ static void note_failure(struct replay_sender *sender, rd_kafka_resp_err_t err, 
 		return;
 	sender->failed = 1;
 	sender->failure_is_vague = partition < 0;
-	kafka_client_words(err, sender->config.cluster->brokers, topic, detail, words, sizeof(words));
+	replay_cluster_words(sender->config.cluster, err, topic, detail, words, sizeof(words));
 	if (partition >= 0)
 		snprintf(sender->failure, sizeof(sender->failure), "topic \"%s\", partition %d: %s", topic, partition, words);
 	else
@@ -86,7 +86,7 @@ static void trouble(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 	if (code == sender->noted || (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && sender->noted && !sender->connected))
 		return; /* before the first answer, the reason of a refusal says more than that all refuse */
 	sender->noted = code;
-	kafka_client_words(code, sender->config.cluster->brokers, "", reason, sender->trouble, sizeof(sender->trouble));
+	replay_cluster_words(sender->config.cluster, code, "", reason, sender->trouble, sizeof(sender->trouble));
 	if (sender->connected && sender->config.note)
 		sender->config.note(sender->config.ctx, sender->trouble);
 }
@@ -122,11 +122,7 @@ int replay_sender_open(const struct replay_sender_config *config, struct replay_
 		rd_kafka_conf_set_dr_msg_cb(conf, delivered);
 		rd_kafka_conf_set_error_cb(conf, trouble);
 		rd_kafka_conf_set_log_cb(conf, no_log);
-		sender->rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, errstr_size);
-		if (!sender->rk) {
-			rd_kafka_conf_destroy(conf);
-			rc = -EINVAL;
-		}
+		rc = replay_cluster_client(config->cluster, RD_KAFKA_PRODUCER, conf, &sender->rk, errstr, errstr_size);
 	}
 	if (rc) {
 		free(sender);
@@ -177,7 +173,7 @@ int replay_sender_connect(struct replay_sender *sender, char *errstr, size_t err
 		waited_ms += 500;
 	}
 	if (!sender->noted)
-		kafka_client_words(RD_KAFKA_RESP_ERR__TIMED_OUT, sender->config.cluster->brokers, "", NULL, sender->trouble, sizeof(sender->trouble));
+		replay_cluster_words(sender->config.cluster, RD_KAFKA_RESP_ERR__TIMED_OUT, "", NULL, sender->trouble, sizeof(sender->trouble));
 	snprintf(errstr, errstr_size, "%s", sender->trouble);
 	return -EIO;
 }

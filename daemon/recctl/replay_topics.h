@@ -35,6 +35,13 @@ struct replay_cluster {
 	size_t n_properties;
 };
 
+/* kafka_client_words() of the cluster's brokers, with the values of its properties taken out of `detail` (librdkafka's text, or NULL). */
+void replay_cluster_words(const struct replay_cluster *cluster, rd_kafka_resp_err_t err, const char *topic, const char *detail, char *ret_text, size_t size);
+
+/* rd_kafka_new(): takes `conf` over, also when it fails. 0; -EINVAL: errstr has librdkafka's words without the values of properties. */
+int replay_cluster_client(const struct replay_cluster *cluster, rd_kafka_type_t type, rd_kafka_conf_t *conf, rd_kafka_t **ret_client, char *errstr,
+                          size_t errstr_size);
+
 struct replay_create {
 	int wanted;
 	int32_t n_partitions, replication;

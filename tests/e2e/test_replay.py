@@ -359,6 +359,11 @@ def test_wrong_use_and_no_broker(few):
     for prop in ("sasl.password=geheim", "nosuch=geheim", "linger.ms=geheim", "enable.idempotence=geheim"):
         code, err = run("--brokers", "127.0.0.1:1", "--property", prop, "--streams", "events")
         assert code == 1 and "geheim" not in err
+    # what librdkafka itself says once it has all of them: of some it repeats the value
+    for protocol, prop in ("sasl_ssl", "sasl.mechanism=geheim"), ("ssl", "ssl.curves.list=geheim"), ("ssl", "ssl.ca.location=/no/geheim.pem"):
+        code, err = run("--brokers", "127.0.0.1:1", "--property", f"security.protocol={protocol}", "--property", prop)
+        assert code == 1 and "geheim" not in err
+        assert prop != "sasl.mechanism=geheim" or "***" in err
     code, err = run("--brokers", "127.0.0.1:1", "--property", "socket.timeout.ms=1000")
     assert code == 1 and "127.0.0.1:1" in err and "broker" in err
 
@@ -372,6 +377,11 @@ def test_recd_conf_names_brokers_and_topics(any_kafka, few):
     done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few, "--json"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert {stream: counts["acknowledged"] for stream, counts in streams_of(done).items()} == {"watch_stats": 30}
+    # what recd reads with is no obstacle to reading back how far a replay came
+    conf.write_text(conf.read_text().replace('"linger.ms=1"', '"isolation.level=read_committed"'))
+    done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few, "--json", "--resume"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert streams_of(done)["watch_stats"]["present"] == 30
     conf.write_text('kafka = { brokers = "127.0.0.1:1"; properties = ["sasl.password"]; };\n')
     done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "recd.conf:1: kafka.properties" in done.stderr

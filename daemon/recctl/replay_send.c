@@ -36,7 +36,7 @@ struct replay_sender {
 	int failed;
 	int failure_is_vague;        /* it only says that librdkafka gave up; the record that made it do so will say why */
 	char failure[512];           /* of the first delivery that failed */
-	rd_kafka_resp_err_t noted;   /* the last trouble with the brokers */
+	rd_kafka_resp_err_t noted;   /* the trouble with the brokers that was told last, and is not over */
 	char trouble[400];           /* its words */
 	int connected;
 };
@@ -60,15 +60,17 @@ static void note_failure(struct replay_sender *sender, rd_kafka_resp_err_t err, 
 static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
 {
 	struct replay_sent *counts = message->_private;
+	struct replay_sender *sender = opaque;
 
 	(void)rk;
 	if (!message->err) {
 		counts->acknowledged++;
+		sender->noted = RD_KAFKA_RESP_ERR_NO_ERROR; /* the trouble is over: the next one is told again */
 		return;
 	}
 	counts->failed++;
 	if (message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE && message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT && message->err != RD_KAFKA_RESP_ERR__FATAL)
-		note_failure(opaque, message->err, rd_kafka_topic_name(message->rkt), message->partition, NULL);
+		note_failure(sender, message->err, rd_kafka_topic_name(message->rkt), message->partition, NULL);
 }
 
 /* Trouble with the brokers. librdkafka goes on by itself, unless it is fatal. */

@@ -11,12 +11,14 @@ import secrets
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import defaultdict
 from datetime import datetime
 
 import pytest
 
+from kafka_world import wait_for
 from recd_process import RECCTL
 
 STREAMS = {"catalogue": "items", "users": "users", "impressions": "impressions", "events": "events", "watch_stats": "watch_stats"}
@@ -208,6 +210,33 @@ def test_broker_crash_in_mid_run(kafka, logs):
     assert process.returncode == 0, err
     assert "no broker answers" in err
     check(kafka, logs, names)
+
+
+def test_each_outage_is_told(mock_kafka, logs):
+    topic = mock_kafka.topic("outages")
+    process = subprocess.Popen([RECCTL, "replay", "--brokers", mock_kafka.address, "--data_dir", logs, "--topics", f"impressions={topic}", "--streams", "impressions", "--rate", "300", "--property", "reconnect.backoff.max.ms=1500"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    told = []
+    reader = threading.Thread(target=lambda: told.extend(process.stderr), daemon=True)
+    reader.start()
+
+    def go_on():
+        n = mock_kafka.watermarks(topic)[0][1]
+        wait_for(lambda: mock_kafka.watermarks(topic)[0][1] > n + 50, "the records go on")
+
+    try:
+        for outage in range(4):  # librdkafka says less of the later ones, and so with another code last
+            go_on()
+            n = len(told)
+            mock_kafka.kill()
+            time.sleep(0.6)
+            mock_kafka.start()
+            go_on()
+            assert any("no broker answers" in line for line in told[n:]), outage
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 1
+        reader.join()
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ static const struct command_spec spec = {
 	.positionals_max = FLAG_WORDS_MAX,
 	.notes = "Order: catalogue and users first, then all streams merged by event time. A line never overtakes an earlier one of its file.\n"
 	         "A record: the line as value; as key user_id in decimal (catalogue: item_id), partitioned by murmur2 as Java clients do; a header recd-origin\n"
-	         "with file, byte and length. The producer is idempotent, so that each line is in its topic once and in order within a partition.\n"
+	         "with file, byte, length and a hash of the lines before it. The producer is idempotent, so that each line is in its topic once and in order\n"
+	         "within a partition.\n"
 	         "Bad lines are named (the first 10), counted and skipped. A damaged or cut-off compressed file ends the replay.\n"
 	         "The first SIGINT or SIGTERM delivers what is queued; a second one gives that up. Either way, and after a crash, the same command with\n"
 	         "--resume goes on exactly where each partition stands.",

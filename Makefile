@@ -267,9 +267,9 @@ $(B)/emu/bench_%: $(B)/obj/emu/tests/bench/gpu/bench_%.cu.o $(LIB_gpu_emu) $(USE
 UNIT += $(EMU_TESTS) $(filter-out $(UNIT),$(GPU_TESTS))
 unit: $(UNIT)
 
-# The tests' own Kafka client; it uses nothing of ours.
+# The tests' own Kafka client; it uses nothing of ours, but for what makes librdkafka run under ThreadSanitizer.
 KAFKA_TOOL := $(B)/tests/kafka_tool
-$(KAFKA_TOOL): $(call objs,tests/kafka/*.c)
+$(KAFKA_TOOL): $(call objs,tests/kafka/*.c) $(if $(findstring thread,$(SAN)),$(B)/obj/ingest/kafka_client_tsan.c.o)
 	$(link)
 
 # Python tests get the programs' paths. Under a sanitizer only those marked `core` run: the others add time and no new code.

@@ -1,5 +1,5 @@
 /*
- * top_all.c: `recctl top --all_users`: everybody's best titles, from a running recd, a checkpoint or files.
+ * top_all.c: `recctl top --all_users`: everybody's best titles, from a running recd, a checkpoint or files, in bounded memory.
  *
  * From recd: GET /v1/top, page after page, each after the last user of the one before; a page comes from one generation, the next may come from a newer one.
  * From files: chunks of users; every range of a chunk belongs to one thread, which writes its lines into the range's own page; then the main thread, which

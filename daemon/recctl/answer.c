@@ -1,7 +1,6 @@
 /*
  * answer.c: answers about users. From recd: one request a user. From files: the model and the logs, or a checkpoint, are read once, then the daemon's own
- * query code answers.
- * Main thread of recctl.
+ * query code answers. Main thread of recctl.
  */
 #include "daemon/recctl/answer.h"
 

@@ -1,5 +1,6 @@
 /*
- * answer.h: answers about users, from a running recd, from a checkpoint of one or from files; `recctl top` and `recctl explain` share it. Both give the JSON of render.h.
+ * answer.h: answers about users, from a running recd, from a checkpoint of one or from files; `recctl top` and `recctl explain` share it. Both give the JSON
+ * of render.h.
  */
 #ifndef DAEMON_RECCTL_ANSWER_H
 #define DAEMON_RECCTL_ANSWER_H
@@ -38,8 +39,8 @@ int answer_check(const struct command_spec *spec, const struct flag_words *words
 typedef int (*answer_print_fn)(const json_t *answer, int first);
 
 /*
- * Asks for every user and prints: as JSON, one object a line, or with `print`. `what` is "top" or "explain". Asks recd unless
- * answer_on_files(). Returns the command's exit code; errors go to standard error.
+ * Asks for every user and prints: as JSON, one object a line, or with `print`. `what` is "top" or "explain". Asks recd unless answer_on_files(). Returns the
+ * command's exit code; errors go to standard error.
  */
 int answer_run(const char *what, const struct answer_options *options, answer_print_fn print);
 

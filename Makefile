@@ -114,8 +114,12 @@ define link
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(ALLOCATOR) $(LDLIBS)
 endef
 # The two programs allocate through jemalloc where it is found: librdkafka allocates every record in one thread and it is freed in another, which is dear with the
-# C library's allocator (docs/BENCHMARKS.md). Tests keep that one; sanitizers bring their own.
-$(B)/recd $(B)/recctl: ALLOCATOR := $(if $(SAN),,$(if $(filter jemalloc,$(HAVE)),$(shell pkg-config --libs jemalloc)))
+# C library's allocator (docs/BENCHMARKS.md). Tests keep that one; sanitizers bring their own. The stamp: they are linked again when a library comes or goes.
+JEMALLOC := $(if $(SAN),,$(if $(filter jemalloc,$(HAVE)),$(shell pkg-config --libs jemalloc)))
+LINKED   := $(JEMALLOC) $(LDLIBS)
+$(eval $(call stamp,$(B)/stamp/programs,$$(LINKED)))
+$(B)/recd $(B)/recctl: ALLOCATOR := $(JEMALLOC)
+$(B)/recd $(B)/recctl: $(B)/stamp/programs
 $(B)/recd: $(B)/obj/daemon/recd.c.o $(USES_daemon)
 	$(link)
 $(B)/recctl: $(B)/obj/daemon/recctl/recctl.c.o $(USES_recctl)
@@ -263,9 +267,9 @@ $(B)/emu/bench_%: $(B)/obj/emu/tests/bench/gpu/bench_%.cu.o $(LIB_gpu_emu) $(USE
 UNIT += $(EMU_TESTS) $(filter-out $(UNIT),$(GPU_TESTS))
 unit: $(UNIT)
 
-# The tests' own Kafka client; it uses nothing of ours.
+# The tests' own Kafka client; it uses nothing of ours, but for what makes librdkafka run under ThreadSanitizer.
 KAFKA_TOOL := $(B)/tests/kafka_tool
-$(KAFKA_TOOL): $(call objs,tests/kafka/*.c)
+$(KAFKA_TOOL): $(call objs,tests/kafka/*.c) $(if $(findstring thread,$(SAN)),$(B)/obj/ingest/kafka_client_tsan.c.o)
 	$(link)
 
 # Python tests get the programs' paths. Under a sanitizer only those marked `core` run: the others add time and no new code.
@@ -299,7 +303,7 @@ $(B)/bench/%: $(B)/obj/tests/bench/%.c.o $(USES_recctl)
 bench: all $(BENCH)
 	@for b in $(sort $(BENCH)); do echo "== $${b##*/}"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) $$b || exit 1; done
 	@echo "== bench_answer"; RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) /usr/bin/python3 -B tests/bench/bench_answer.py
-# recd and recctl on a real Kafka beside bare clients, in one run of three minutes. BENCH_KAFKA: consume, produce, answer (default: all), --rounds N, --impressions N.
+# recd and recctl on a real Kafka beside bare clients, in one run of about four minutes. BENCH_KAFKA: consume, produce, answer (default: all), --rounds N, --impressions N.
 KAFKA_BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/kafka/*.c))
 bench-kafka: all $(KAFKA_BENCH) $(B)/bench/bench_replay
 	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BENCH=$(abspath $(B)/bench) /usr/bin/python3 -B tests/bench/kafka/bench_kafka.py $(BENCH_KAFKA)

@@ -67,17 +67,6 @@ static void answer_out_of_memory(struct api_call *call)
 	api_error(call->response, 503, "out of memory");
 }
 
-/* How many positives the row that serves was fitted on; 0 when it is not a personal one. A copied row has no promised alignment. */
-static uint32_t fitted_positives(const struct user_facts *facts, enum served served)
-{
-	struct personal_row row;
-
-	if (served != SERVED_PERSONALIZED)
-		return 0;
-	memcpy(&row, facts->row, sizeof(row));
-	return row.n_positives;
-}
-
 void api_top(struct api_call *call)
 {
 	const struct state *state = engine_state(call->engine);
@@ -100,7 +89,7 @@ void api_top(struct api_call *call)
 		r = query_top(generation, state, facts, &options, &scratch->query, scratch->items, &n, &served);
 	if (r == 0)
 		api_answer_json(call->response, 200, render_top(state, call->id, generation->number, served,
-		                                                fitted_positives(facts, served), scratch->items, n));
+		                                                query_fitted_positives(facts, served), scratch->items, n));
 	else
 		answer_out_of_memory(call);
 	generation_release(publisher, generation);

@@ -1,6 +1,6 @@
 /*
- * answer.c: answers about users. From recd: one request a user. From files: the model and the logs are read once, then the daemon's own query code answers.
- * Main thread of recctl.
+ * answer.c: answers about users. From recd: one request a user. From files: the model and the logs, or a checkpoint, are read once, then the daemon's own
+ * query code answers. Main thread of recctl.
  */
 #include "daemon/recctl/answer.h"
 
@@ -22,13 +22,18 @@ struct files {
 static int files_top(struct files *asked, int64_t user_id, json_t **ret_answer)
 {
 	const struct answer_files *files = &asked->files;
+	uint32_t user = state_find_user(files->state, user_id);
 	struct ranked_item *items = malloc((files->options.k + 1u) * sizeof(*items));
+	struct user_facts facts;
 	enum served served;
 	size_t n;
 	int rc = items ? answer_files_top(files, user_id, &asked->scratch, items, &n, &served) : -ENOMEM;
 
 	if (!rc) {
-		*ret_answer = render_top(files->state, user_id, 0, served, 0, items, n);
+		if (user != STATE_NONE)
+			state_user_facts(files->state, user, &facts);
+		*ret_answer = render_top(files->state, user_id, files->generation.number, served,
+		                         query_fitted_positives(user != STATE_NONE ? &facts : NULL, served), items, n);
 		rc = *ret_answer ? 0 : -ENOMEM;
 	}
 	free(items);
@@ -51,7 +56,7 @@ static int files_explain(struct files *asked, int64_t user_id, json_t **ret_answ
 	if (rc)
 		return rc;
 	explanation->served = answer_files_served(files, known, explanation->served);
-	*ret_answer = render_explain(files->state, user_id, 0, explanation);
+	*ret_answer = render_explain(files->state, user_id, files->generation.number, explanation);
 	explanation_free(explanation);
 	return *ret_answer ? 0 : -ENOMEM;
 }
@@ -110,19 +115,32 @@ static int answer_all(const char *what, const struct answer_options *options, st
 	return rc;
 }
 
+int answer_check(const struct command_spec *spec, const struct flag_words *words, const struct answer_options *options)
+{
+	const char *wrong = NULL;
+
+	if (options->checkpoint && (options->data_dir || options->model_path))
+		wrong = "--checkpoint has the model and the histories in it; leave --data_dir and --model_path out";
+	else if (options->socket && answer_on_files(options))
+		wrong = "--socket asks a running recd, --checkpoint, --data_dir and --model_path read files; give one or the other";
+	else if (options->config && !options->checkpoint)
+		wrong = "--config goes with --checkpoint";
+	else if (options->config && flags_given(spec, words, "min_pos_completion"))
+		wrong = "--config says state.min_pos_completion; leave --min_pos_completion out";
+	if (wrong)
+		fprintf(stderr, "recctl %s: %s\n", spec->name, wrong);
+	return wrong ? EXIT_USAGE : 0;
+}
+
 int answer_run(const char *what, const struct answer_options *options, answer_print_fn print)
 {
-	int on_files = !options->socket && (options->data_dir || options->model_path);
+	int on_files = answer_on_files(options);
 	struct files files = { 0 };
-	char errstr[512] = "";
+	char errstr[2048] = "";
 	int rc = 0;
 
-	if (options->socket && (options->data_dir || options->model_path)) {
-		fprintf(stderr, "recctl %s: --socket asks a running recd, --data_dir and --model_path read files; give one or the other\n", what);
-		return EXIT_USAGE;
-	}
 	if (!on_files && !options->users.count) {
-		fprintf(stderr, "recctl %s: name the users for recd: --user_id N (more than once for several); or read files: --data_dir DIR\n", what);
+		fprintf(stderr, "recctl %s: name the users for recd: --user_id N (more than once for several); or read files: --checkpoint DIR, --data_dir DIR\n", what);
 		return EXIT_USAGE;
 	}
 	if (on_files)

@@ -1,5 +1,5 @@
 /*
- * answer_files.c: reads a model and the logs beside it, and answers from them with the daemon's own query code.
+ * answer_files.c: reads a model and the logs beside it, and answers from them with the daemon's own query code. A checkpoint: answer_checkpoint.c.
  *
  * Opened and closed by recctl's main thread; nothing changes in between, so that any thread may ask. The saved rows serve as they are: a personalized file
  * already holds the personal rows of users with enough positives and the global rows of the others, so only the name of what served is decided here.
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/recctl/load_logs.h"
 
@@ -25,14 +26,34 @@ void answer_files_close(struct answer_files *files)
 	*files = (struct answer_files){ 0 };
 }
 
+/* recd's data directory has links to models and no logs: it is read another way. */
+static int refuse_checkpoints(const char *data_dir, char *errstr, size_t errstr_size)
+{
+	struct stat st;
+	char path[4096];
+	int n = snprintf(path, sizeof(path), "%s/checkpoints", data_dir);
+
+	if (n < 0 || n >= (int)sizeof(path) || stat(path, &st) || !S_ISDIR(st.st_mode))
+		return 0;
+	n = snprintf(path, sizeof(path), "%s/%s", data_dir, log_file_name(STREAM_WATCHES));
+	if (n < 0 || n >= (int)sizeof(path) || !stat(path, &st))
+		return 0;
+	snprintf(errstr, errstr_size, "%s is recd's data directory and holds no logs; answer from its checkpoint: --checkpoint %s", data_dir, data_dir);
+	return -EINVAL;
+}
+
 int answer_files_open(const char *what, const struct answer_options *options, struct answer_files *files, char *errstr, size_t errstr_size)
 {
+	if (options->checkpoint)
+		return answer_checkpoint_open(what, options, files, errstr, errstr_size);
 	const char *data_dir = options->data_dir ? options->data_dir : DATA_DIR_DEFAULT;
 	struct load_options load = { .data_dir = data_dir,
 		                     .rules = { .min_pos_completion = (float)options->min_pos_completion, .negative_after_us = 1800 * INT64_C(1000000) },
 		                     .before_us = INT64_MAX };
 	struct load_stats loaded;
 
+	if (refuse_checkpoints(data_dir, errstr, errstr_size))
+		return -EINVAL;
 	if (options->model_path)
 		files->model_path = strdup(options->model_path);
 	else if (asprintf(&files->model_path, "%s/%s", data_dir, MODEL_DEFAULT) < 0)

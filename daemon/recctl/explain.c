@@ -1,5 +1,5 @@
 /*
- * explain.c: `recctl explain`: what is recommended to users and why, from a running recd or from files.
+ * explain.c: `recctl explain`: what is recommended to users and why, from a running recd, a checkpoint or files.
  *
  * Main thread of recctl. answer.c asks, this prints: the ranked titles with the watched ones nearest to each, and the user's genres beside the genres of what
  * is recommended.
@@ -28,7 +28,8 @@ static const struct command_spec spec = {
 	         "they never enter training.",
 	.examples = "  recctl explain --data_dir data --model_path data/model_bpr_personalized.pt --top_k 5\n"
 	            "  recctl explain --user_id 3 --user_id 7\n"
-	            "  recctl explain --user_id 3 --socket /run/recd/recd.sock --json",
+	            "  recctl explain --user_id 3 --socket /run/recd/recd.sock --json\n"
+	            "  recctl explain --user_id 3 --checkpoint /var/lib/recd",
 };
 
 static const char *text_of(const json_t *object, const char *key)
@@ -164,5 +165,9 @@ int command_explain(int argc, char **argv)
 	struct flag_words words;
 	int rc = flags_main(&spec, argc, argv, &options, &words);
 
-	return rc >= 0 ? rc : answer_run("explain", &options, print_explanation);
+	if (rc < 0)
+		rc = answer_check(&spec, &words, &options);
+	else
+		return rc;
+	return rc ? rc : answer_run("explain", &options, print_explanation);
 }

@@ -2,14 +2,15 @@
  * replay.c: `recctl replay`, historical JSONL into Kafka topics.
  *
  * Main thread: finds the files (replay_plan.c), merges their lines by event time (replay_merge.c), waits when a speed is asked for (replay_pace.c) and hands
- * them to an idempotent producer (replay_send.c); --resume reads back how far the topics have got (replay_tails.c). librdkafka's own threads compress and
- * send. SIGINT and SIGTERM set a counter: what is queued is then delivered, a second signal gives it up.
+ * them to an idempotent producer (replay_send.c); --resume reads back how far the topics have got (replay_tails.c) and holds that against the files
+ * (replay_resume.c). librdkafka's own threads compress and send. SIGINT and SIGTERM set a counter: what is queued is then delivered, a second signal gives it up.
  */
 #include "daemon/config.h"
 #include "daemon/recctl/commands.h"
 #include "daemon/recctl/flags.h"
 #include "daemon/recctl/replay_pace.h"
 #include "daemon/recctl/replay_report.h"
+#include "daemon/recctl/replay_resume.h"
 #include "ingest/decode.h"
 
 #include <errno.h>
@@ -78,7 +79,8 @@ static const struct command_spec spec = {
 	.positionals_max = FLAG_WORDS_MAX,
 	.notes = "Order: catalogue and users first, then all streams merged by event time. A line never overtakes an earlier one of its file.\n"
 	         "A record: the line as value; as key user_id in decimal (catalogue: item_id), partitioned by murmur2 as Java clients do; a header recd-origin\n"
-	         "with file, byte and length. The producer is idempotent, so that each line is in its topic once and in order within a partition.\n"
+	         "with file, byte, length and a hash of the lines before it. The producer is idempotent, so that each line is in its topic once and in order\n"
+	         "within a partition.\n"
 	         "Bad lines are named (the first 10), counted and skipped. A damaged or cut-off compressed file ends the replay.\n"
 	         "The first SIGINT or SIGTERM delivers what is queued; a second one gives that up. Either way, and after a crash, the same command with\n"
 	         "--resume goes on exactly where each partition stands.",
@@ -216,6 +218,28 @@ static int make_plan(struct replay *replay, const struct flag_words *words, char
 	return rc ? rc : replay_plan_finish(&replay->plan, errstr, errstr_size);
 }
 
+static uint64_t bytes_of(const struct replay_plan *plan)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < plan->n_inputs; i++)
+		bytes += plan->inputs[i].bytes;
+	return bytes;
+}
+
+/* What the topics hold is what the files give. */
+static int check_resume(struct replay *replay, char *errstr, size_t errstr_size)
+{
+	const struct replay_resume resume = { .merge = { .inputs = replay->plan.inputs, .n_inputs = replay->plan.n_inputs, .from_us = replay->from_us,
+		                                         .to_us = replay->to_us },
+		                              .sender = replay->sender, .topics = replay->topics, .stop = &stop_asked, .progress = &replay->report.progress };
+
+	progress_begin(&replay->report.progress, "comparing, bytes of logs", bytes_of(&replay->plan));
+	int rc = replay_resume_check(&resume, errstr, errstr_size);
+	progress_end(&replay->report.progress);
+	return rc;
+}
+
 /* The producer, the topics and, to resume, what they hold. */
 static int connect_topics(struct replay *replay, char *errstr, size_t errstr_size)
 {
@@ -243,6 +267,8 @@ static int connect_topics(struct replay *replay, char *errstr, size_t errstr_siz
 		        replay_plan_id(&replay->plan, (enum event_stream)stream, replay->from_us, replay->to_us, replay->topics[stream].n_partitions);
 	if (!rc && options->resume)
 		rc = replay_tails_read(&replay->cluster, &replay->plan, replay->topics, &stop_asked, errstr, errstr_size);
+	if (!rc && options->resume)
+		rc = check_resume(replay, errstr, errstr_size);
 	return rc;
 }
 
@@ -262,13 +288,12 @@ static int send_one(struct replay *replay, const struct replay_record *record, c
 	int paced = replay->pace.speed > 0 || replay->pace.rate > 0;
 	int32_t partition;
 	int64_t wait_us;
-	int rc = replay_sender_present(replay->sender, record, &partition, errstr, errstr_size);
 
-	if (rc)
-		return rc > 0 ? 0 : rc;
+	if (replay_sender_present(replay->sender, record, &partition))
+		return 0;
 	while (paced && !stop_asked && (wait_us = replay_pace_wait_us(&replay->pace, record->order_us, now_us())) > 0)
 		replay_sender_wait(replay->sender, wait_us > 1000000 ? 1000 : (int)((wait_us + 999) / 1000));
-	rc = replay_sender_send(replay->sender, record, partition, errstr, errstr_size);
+	int rc = replay_sender_send(replay->sender, record, partition, errstr, errstr_size);
 	replay_pace_taken(&replay->pace);
 	return rc;
 }
@@ -279,14 +304,12 @@ static int run(struct replay *replay, char *errstr, size_t errstr_size)
 	const struct replay_merge_config config = { .inputs = replay->plan.inputs, .n_inputs = replay->plan.n_inputs, .from_us = replay->from_us,
 		                                    .to_us = replay->to_us, .refused = replay_report_refused, .ctx = &replay->report };
 	struct replay_record record;
-	uint64_t bytes = 0, n = 0;
+	uint64_t n = 0;
 	int rc = replay_merge_open(&config, &replay->merge, errstr, errstr_size);
 
 	if (rc)
 		return rc;
-	for (uint32_t i = 0; i < replay->plan.n_inputs; i++)
-		bytes += replay->plan.inputs[i].bytes;
-	progress_begin(&replay->report.progress, "replay, bytes of logs", bytes);
+	progress_begin(&replay->report.progress, "replay, bytes of logs", bytes_of(&replay->plan));
 	while (!rc && (rc = replay_merge_next(replay->merge, &record, errstr, errstr_size)) > 0) {
 		note_time(&replay->summary, &record);
 		rc = replay->options.dry_run ? 0 : send_one(replay, &record, errstr, errstr_size);
@@ -315,8 +338,6 @@ static int finish(struct replay *replay, int rc, char *errstr, size_t errstr_siz
 			snprintf(errstr, errstr_size, "%s", flush_errstr);
 			rc = flushed;
 		}
-		if (!rc)
-			rc = replay_sender_check_tails(replay->sender, errstr, errstr_size);
 	}
 	for (int stream = 0; replay->sender && stream < STREAM_COUNT; stream++) {
 		replay->summary.sent[stream] = *replay_sender_counts(replay->sender, (enum event_stream)stream);

@@ -7,9 +7,9 @@
  * partition depends only on its key and the number of partitions. So each partition has one fixed sequence of records. An idempotent producer with gapless
  * guarantee writes them in that order without repeats, and stops for good rather than leave one out. Therefore a partition always holds a beginning of its
  * sequence, wherever the replay was killed, although the partitions are not equally far. To go on, the last record in each partition is read back
- * (replay_tails.c); the merge runs again from the first line, and for each partition everything up to and including that record is passed over. Comparing
- * places in the merge, not bytes in files, makes this right with several files in a topic. The replay's id in the header is a hash of everything the sequence
- * depends on; the hash of the value catches a file that was changed past its first bytes.
+ * (replay_tails.c) and looked for in the merge (replay_resume.c); then the merge runs again from the first line, and of each partition's records as many as it holds
+ * are passed over. Comparing places in the merge, not bytes in files, makes this right with several files in a topic. The replay's id in the header is a hash of
+ * what the files begin with, the range of time and the number of partitions; the hash of the sequence in the header catches files that were changed further on.
  *
  * Brokers check that a producer's sequence numbers have no gap, but of a producer they have not met in a partition yet they take any. Were the first
  * batch refused and the second, already under way, taken, there would be a hole. So the first record to each partition is sent alone and waited for.
@@ -21,8 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "daemon/recctl/replay_file.h"
 
 #define CONNECT_MS 15000
 #define REFUSED_MS 3000
@@ -38,7 +36,7 @@ struct replay_sender {
 	int failed;
 	int failure_is_vague;        /* it only says that librdkafka gave up; the record that made it do so will say why */
 	char failure[512];           /* of the first delivery that failed */
-	rd_kafka_resp_err_t noted;   /* the last trouble with the brokers */
+	rd_kafka_resp_err_t noted;   /* the trouble with the brokers that was told last, and is not over */
 	char trouble[400];           /* its words */
 	int connected;
 };
@@ -51,7 +49,7 @@ static void note_failure(struct replay_sender *sender, rd_kafka_resp_err_t err, 
 		return;
 	sender->failed = 1;
 	sender->failure_is_vague = partition < 0;
-	kafka_client_words(err, sender->config.cluster->brokers, topic, detail, words, sizeof(words));
+	replay_cluster_words(sender->config.cluster, err, topic, detail, words, sizeof(words));
 	if (partition >= 0)
 		snprintf(sender->failure, sizeof(sender->failure), "topic \"%s\", partition %d: %s", topic, partition, words);
 	else
@@ -62,15 +60,17 @@ static void note_failure(struct replay_sender *sender, rd_kafka_resp_err_t err, 
 static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
 {
 	struct replay_sent *counts = message->_private;
+	struct replay_sender *sender = opaque;
 
 	(void)rk;
 	if (!message->err) {
 		counts->acknowledged++;
+		sender->noted = RD_KAFKA_RESP_ERR_NO_ERROR; /* the trouble is over: the next one is told again */
 		return;
 	}
 	counts->failed++;
 	if (message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE && message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT && message->err != RD_KAFKA_RESP_ERR__FATAL)
-		note_failure(opaque, message->err, rd_kafka_topic_name(message->rkt), message->partition, NULL);
+		note_failure(sender, message->err, rd_kafka_topic_name(message->rkt), message->partition, NULL);
 }
 
 /* Trouble with the brokers. librdkafka goes on by itself, unless it is fatal. */
@@ -88,7 +88,7 @@ static void trouble(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 	if (code == sender->noted || (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && sender->noted && !sender->connected))
 		return; /* before the first answer, the reason of a refusal says more than that all refuse */
 	sender->noted = code;
-	kafka_client_words(code, sender->config.cluster->brokers, "", reason, sender->trouble, sizeof(sender->trouble));
+	replay_cluster_words(sender->config.cluster, code, "", reason, sender->trouble, sizeof(sender->trouble));
 	if (sender->connected && sender->config.note)
 		sender->config.note(sender->config.ctx, sender->trouble);
 }
@@ -124,11 +124,7 @@ int replay_sender_open(const struct replay_sender_config *config, struct replay_
 		rd_kafka_conf_set_dr_msg_cb(conf, delivered);
 		rd_kafka_conf_set_error_cb(conf, trouble);
 		rd_kafka_conf_set_log_cb(conf, no_log);
-		sender->rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, errstr_size);
-		if (!sender->rk) {
-			rd_kafka_conf_destroy(conf);
-			rc = -EINVAL;
-		}
+		rc = replay_cluster_client(config->cluster, RD_KAFKA_PRODUCER, conf, &sender->rk, errstr, errstr_size);
 	}
 	if (rc) {
 		free(sender);
@@ -179,7 +175,7 @@ int replay_sender_connect(struct replay_sender *sender, char *errstr, size_t err
 		waited_ms += 500;
 	}
 	if (!sender->noted)
-		kafka_client_words(RD_KAFKA_RESP_ERR__TIMED_OUT, sender->config.cluster->brokers, "", NULL, sender->trouble, sizeof(sender->trouble));
+		replay_cluster_words(sender->config.cluster, RD_KAFKA_RESP_ERR__TIMED_OUT, "", NULL, sender->trouble, sizeof(sender->trouble));
 	snprintf(errstr, errstr_size, "%s", sender->trouble);
 	return -EIO;
 }
@@ -214,27 +210,23 @@ static size_t put_key(int64_t key, char out[24])
 	return at;
 }
 
-int replay_sender_present(struct replay_sender *sender, const struct replay_record *record, int32_t *ret_partition, char *errstr, size_t errstr_size)
+int32_t replay_sender_partition(const struct replay_sender *sender, const struct replay_record *record)
 {
-	struct replay_topic *topic = &sender->topics[record->stream];
-	const struct replay_input *input = &sender->config.inputs[record->input];
 	char key[24];
 
-	*ret_partition = rd_kafka_msg_partitioner_murmur2(sender->rkts[record->stream], key, put_key(record->key, key), topic->n_partitions, NULL, NULL);
-	struct replay_tail *tail = &topic->tails[*ret_partition];
-	if (!tail->there)
+	return rd_kafka_msg_partitioner_murmur2(sender->rkts[record->stream], key, put_key(record->key, key), sender->topics[record->stream].n_partitions, NULL, NULL);
+}
+
+int replay_sender_present(struct replay_sender *sender, const struct replay_record *record, int32_t *ret_partition)
+{
+	*ret_partition = replay_sender_partition(sender, record);
+	struct replay_tail *tail = &sender->topics[record->stream].tails[*ret_partition];
+
+	tail->sequence = replay_sequence_next(tail->sequence, sender->config.inputs[record->input].content_id, record->offset, record->text, record->len);
+	if (tail->n_merged++ >= tail->n_held)
 		return 0;
 	sender->counts[record->stream].present++;
-	if (tail->origin.offset != record->offset || tail->origin.content_id != input->content_id || strcmp(tail->origin.name, input->name) != 0)
-		return 1;
-	tail->there = 0; /* the next one is new */
-	if (tail->origin.len == record->len && tail->value_hash == replay_hash(REPLAY_HASH_BEGIN, record->text, record->len))
-		return 1;
-	snprintf(errstr, errstr_size,
-	         "%s: the line at byte %" PRId64 " is not the one in topic \"%s\", partition %d, offset %" PRId64
-	         ": the file was changed since; put the old one back, or replay into a new topic",
-	         input->path, record->offset, topic->name, *ret_partition, tail->kafka_offset);
-	return -EBADMSG;
+	return 1;
 }
 
 /* One try. 0 or an error of librdkafka. */
@@ -242,7 +234,9 @@ static rd_kafka_resp_err_t produce(struct replay_sender *sender, const struct re
 {
 	const struct replay_input *input = &sender->config.inputs[record->input];
 	char origin[REPLAY_ORIGIN_MAX];
-	size_t origin_len = replay_origin_write(input->name, input->content_id, record->offset, record->len, sender->topics[record->stream].replay_id, origin);
+	const struct replay_topic *topic = &sender->topics[record->stream];
+	size_t origin_len = replay_origin_write(input->name, input->content_id, record->offset, record->len, topic->replay_id,
+	                                        (uint32_t)topic->tails[partition].sequence, origin);
 	int64_t timestamp_ms = sender->config.event_timestamps && record->time_us != INT64_MIN ? record->time_us / 1000 : 0;
 	rd_kafka_vu_t vus[] = {
 		{ .vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = sender->rkts[record->stream] },
@@ -338,24 +332,6 @@ int replay_sender_flush(struct replay_sender *sender, char *errstr, size_t errst
 	if (given_up) {
 		snprintf(errstr, errstr_size, "stopped by a second signal before everything queued was delivered");
 		return -EIO;
-	}
-	return 0;
-}
-
-int replay_sender_check_tails(const struct replay_sender *sender, char *errstr, size_t errstr_size)
-{
-	for (int stream = 0; stream < STREAM_COUNT; stream++) {
-		const struct replay_topic *topic = &sender->topics[stream];
-
-		for (int32_t p = 0; topic->name && p < topic->n_partitions; p++) {
-			const struct replay_tail *tail = &topic->tails[p];
-
-			if (!tail->there)
-				continue;
-			snprintf(errstr, errstr_size, "topic \"%s\", partition %d: its last record is %s, byte %" PRId64 ", and there is no such line now: the file was "
-			         "changed since; nothing was sent to this partition", topic->name, p, tail->origin.name, tail->origin.offset);
-			return -EBADMSG;
-		}
 	}
 	return 0;
 }

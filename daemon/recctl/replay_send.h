@@ -41,11 +41,14 @@ int replay_sender_connect(struct replay_sender *sender, char *errstr, size_t err
 /* Must be called once before the first record. The topics must outlive the sender. 0 or -ENOMEM. */
 int replay_sender_set_topics(struct replay_sender *sender, struct replay_topic topics[STREAM_COUNT], char *errstr, size_t errstr_size);
 
+/* Where a record goes. */
+int32_t replay_sender_partition(const struct replay_sender *sender, const struct replay_record *record);
+
 /*
  * Whether the record is already in its partition; must be asked once for each record, in the order of the merge, before it is sent. *ret_partition is where it
- * goes. 1: it is there, do not send it; 0: send it; -EBADMSG: the record that the topic holds for these bytes is another one (the file was changed).
+ * goes. 1: it is there, do not send it; 0: send it.
  */
-int replay_sender_present(struct replay_sender *sender, const struct replay_record *record, int32_t *ret_partition, char *errstr, size_t errstr_size);
+int replay_sender_present(struct replay_sender *sender, const struct replay_record *record, int32_t *ret_partition);
 
 /* Queues a record, waiting while the queue is full. 0 (also when it is too large and only counted); -EINTR: *stop; -EIO: a delivery failed; errstr says which. */
 int replay_sender_send(struct replay_sender *sender, const struct replay_record *record, int32_t partition, char *errstr, size_t errstr_size);
@@ -55,9 +58,6 @@ void replay_sender_wait(struct replay_sender *sender, int ms);
 
 /* Waits until everything queued is delivered or has failed; a second signal (counted from now) gives the rest up. 0; -EIO: something failed; errstr. */
 int replay_sender_flush(struct replay_sender *sender, char *errstr, size_t errstr_size);
-
-/* After the last record: 0, or -EBADMSG when a partition's last record was never met in the files (they were changed). */
-int replay_sender_check_tails(const struct replay_sender *sender, char *errstr, size_t errstr_size);
 
 const struct replay_sent *replay_sender_counts(const struct replay_sender *sender, enum event_stream stream);
 

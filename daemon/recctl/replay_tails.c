@@ -45,7 +45,7 @@ static int fail(struct scan *scan, rd_kafka_resp_err_t err, const char *detail)
 {
 	char words[400];
 
-	kafka_client_words(err, scan->cluster->brokers, scan->topic->name, detail, words, sizeof(words));
+	replay_cluster_words(scan->cluster, err, scan->topic->name, detail, words, sizeof(words));
 	snprintf(scan->errstr, scan->errstr_size, "reading the end of topic \"%s\", partition %d: %s", scan->topic->name, scan->partition, words);
 	return -EIO;
 }
@@ -222,23 +222,43 @@ static int scan_all(struct scan *scans, size_t n_scans)
 	return rc;
 }
 
+/* The properties without isolation.level: recd.conf may have it for recd, and here it must be another. What they point at stays the cluster's. */
+static int reading_properties(const struct replay_cluster *cluster, struct kafka_property **ret_properties, size_t *ret_n)
+{
+	struct kafka_property *properties = calloc(cluster->n_properties + 1, sizeof(*properties));
+	size_t n = 0;
+
+	if (!properties)
+		return -ENOMEM;
+	for (size_t i = 0; i < cluster->n_properties; i++) {
+		if (strcmp(cluster->properties[i].name, "isolation.level") != 0)
+			properties[n++] = cluster->properties[i];
+	}
+	*ret_properties = properties;
+	*ret_n = n;
+	return 0;
+}
+
 static int consumer_new(const struct replay_cluster *cluster, rd_kafka_t **ret_consumer, char *errstr, size_t errstr_size)
 {
 	static const struct kafka_setting defaults[] = { { "log_level", "0" }, { "fetch.wait.max.ms", "50" }, { "check.crcs", "true" } };
 	static const struct kafka_setting fixed[] = { { "isolation.level", "read_uncommitted" }, { "enable.auto.commit", "false" }, { "enable.partition.eof", "true" },
 		                                      { "auto.offset.reset", "error" }, { "allow.auto.create.topics", "false" } };
+	struct kafka_property *properties;
 	rd_kafka_conf_t *conf = NULL;
-	int rc = kafka_client_conf(cluster->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, sizeof(fixed) / sizeof(fixed[0]), cluster->properties,
-	                           cluster->n_properties, &conf, errstr, errstr_size);
+	size_t n = 0;
+	int rc = reading_properties(cluster, &properties, &n);
 
-	if (rc)
+	if (rc) {
+		snprintf(errstr, errstr_size, "out of memory");
 		return rc;
-	*ret_consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, errstr, errstr_size);
-	if (!*ret_consumer) {
-		rd_kafka_conf_destroy(conf);
-		return -EIO;
 	}
-	return 0;
+	rc = kafka_client_conf(cluster->brokers, defaults, sizeof(defaults) / sizeof(defaults[0]), fixed, sizeof(fixed) / sizeof(fixed[0]), properties, n, &conf,
+	                       errstr, errstr_size);
+	if (!rc)
+		rc = replay_cluster_client(cluster, RD_KAFKA_CONSUMER, conf, ret_consumer, errstr, errstr_size);
+	free(properties);
+	return rc;
 }
 
 int replay_tails_read(const struct replay_cluster *cluster, const struct replay_plan *plan, struct replay_topic topics[STREAM_COUNT],

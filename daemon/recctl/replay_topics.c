@@ -1,5 +1,6 @@
 /*
- * replay_topics.c: finds or creates the topics of a replay. Main thread of recctl, before anything is sent.
+ * replay_topics.c: finds or creates the topics of a replay. Main thread of recctl, before anything is sent. And what all clients of a replay share: how they are
+ * made, and librdkafka's words without the values of properties, which may be passwords or paths.
  *
  * All topics are asked for at once, because asking a broker for one by name may create it, with whatever number of partitions the broker likes.
  */
@@ -14,9 +15,30 @@
 #define ANSWER_MS 15000
 #define CREATE_TRIES 50
 
+void replay_cluster_words(const struct replay_cluster *cluster, rd_kafka_resp_err_t err, const char *topic, const char *detail, char *ret_text, size_t size)
+{
+	char clean[400];
+
+	kafka_client_redact(detail ? detail : "", cluster->properties, cluster->n_properties, clean, sizeof(clean));
+	kafka_client_words(err, cluster->brokers, topic, clean, ret_text, size);
+}
+
+int replay_cluster_client(const struct replay_cluster *cluster, rd_kafka_type_t type, rd_kafka_conf_t *conf, rd_kafka_t **ret_client, char *errstr,
+                          size_t errstr_size)
+{
+	char said[512];
+
+	*ret_client = rd_kafka_new(type, conf, said, sizeof(said));
+	if (*ret_client)
+		return 0;
+	rd_kafka_conf_destroy(conf);
+	kafka_client_redact(said, cluster->properties, cluster->n_properties, errstr, errstr_size);
+	return -EINVAL;
+}
+
 static int said(rd_kafka_resp_err_t err, const struct replay_cluster *cluster, const char *topic, const char *detail, char *errstr, size_t errstr_size)
 {
-	kafka_client_words(err, cluster->brokers, topic, detail, errstr, errstr_size);
+	replay_cluster_words(cluster, err, topic, detail, errstr, errstr_size);
 	return -EIO;
 }
 
@@ -61,10 +83,12 @@ static int judge_created(rd_kafka_event_t *event, const struct replay_cluster *c
 	for (size_t i = 0; i < n; i++) {
 		rd_kafka_resp_err_t err = rd_kafka_topic_result_error(results[i]);
 		const char *detail = rd_kafka_topic_result_error_string(results[i]);
+		char clean[512];
 
 		if (!err || err == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
 			continue;
-		snprintf(errstr, errstr_size, "topic \"%s\" cannot be created: %s", rd_kafka_topic_result_name(results[i]), detail ? detail : rd_kafka_err2str(err));
+		kafka_client_redact(detail ? detail : rd_kafka_err2str(err), cluster->properties, cluster->n_properties, clean, sizeof(clean));
+		snprintf(errstr, errstr_size, "topic \"%s\" cannot be created: %s", rd_kafka_topic_result_name(results[i]), clean);
 		return -EIO;
 	}
 	return 0;
@@ -77,20 +101,23 @@ static int create_missing(rd_kafka_t *producer, const struct replay_cluster *clu
 	rd_kafka_queue_t *queue = rd_kafka_queue_new(producer);
 	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(producer, RD_KAFKA_ADMIN_OP_CREATETOPICS);
 	rd_kafka_event_t *event = NULL;
+	char text[512] = "";
 	size_t n = 0;
 	int rc = 0;
 
 	for (int stream = 0; !rc && stream < STREAM_COUNT; stream++) {
 		if (!topics[stream].name || topics[stream].n_partitions)
 			continue;
-		wanted[n] = rd_kafka_NewTopic_new(topics[stream].name, create->n_partitions, create->replication, errstr, errstr_size);
+		wanted[n] = rd_kafka_NewTopic_new(topics[stream].name, create->n_partitions, create->replication, text, sizeof(text));
 		if (wanted[n])
 			n++;
 		else
 			rc = -EIO;
 	}
-	if (!rc && rd_kafka_AdminOptions_set_request_timeout(options, ANSWER_MS, errstr, errstr_size))
+	if (!rc && rd_kafka_AdminOptions_set_request_timeout(options, ANSWER_MS, text, sizeof(text)))
 		rc = -EIO;
+	if (rc)
+		kafka_client_redact(text, cluster->properties, cluster->n_properties, errstr, errstr_size);
 	if (!rc) {
 		rd_kafka_CreateTopics(producer, wanted, n, options, queue);
 		event = rd_kafka_queue_poll(queue, 2 * ANSWER_MS);

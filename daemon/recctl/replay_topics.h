@@ -10,12 +10,15 @@
 #include "daemon/recctl/replay_plan.h"
 #include "ingest/kafka_client.h"
 
-/* The last record of this replay in a partition. */
+/* A partition: the last record of this replay that it held at the start, and how far the merge has come. */
 struct replay_tail {
-	int there;           /* 1: the partition holds records of this replay, and the merge has not come to the last of them yet */
+	int there;           /* 1: it held one, and replay_resume_check() has not met that one in the files yet */
 	int64_t kafka_offset;
 	struct replay_origin origin;
 	uint64_t value_hash; /* of the record's value */
+	uint64_t n_held;     /* records of this replay that it held: the first so many of the merge are not sent */
+	uint64_t n_merged;   /* the merge has given so many to the partition */
+	uint64_t sequence;   /* replay_sequence_next() of these */
 	int opened;          /* the broker has acknowledged a record of this producer in the partition */
 };
 
@@ -31,6 +34,13 @@ struct replay_cluster {
 	const struct kafka_property *properties;
 	size_t n_properties;
 };
+
+/* kafka_client_words() of the cluster's brokers, with the values of its properties taken out of `detail` (librdkafka's text, or NULL). */
+void replay_cluster_words(const struct replay_cluster *cluster, rd_kafka_resp_err_t err, const char *topic, const char *detail, char *ret_text, size_t size);
+
+/* rd_kafka_new(): takes `conf` over, also when it fails. 0; -EINVAL: errstr has librdkafka's words without the values of properties. */
+int replay_cluster_client(const struct replay_cluster *cluster, rd_kafka_type_t type, rd_kafka_conf_t *conf, rd_kafka_t **ret_client, char *errstr,
+                          size_t errstr_size);
 
 struct replay_create {
 	int wanted;

@@ -1,5 +1,5 @@
 /*
- * top.c: `recctl top`: the best titles for users, from a running recd or from files. Main thread of recctl; answer.c asks, this prints. With --all_users
+ * top.c: `recctl top`: the best titles for users, from a running recd, a checkpoint or files. Main thread of recctl; answer.c asks, this prints. With --all_users
  * everybody's go to one file: top_all.c.
  */
 #include <errno.h>
@@ -36,13 +36,15 @@ static const struct command_spec spec = {
 	.notes = "Titles a user has watched are left out. What served: personalized (a row of the user's own), global (his row of the global model), or\n"
 	         "popularity (a user without a title he watched far enough; conf is then the share of users who did).\n"
 	         "\n"
-	         "With --all_users a line is {\"user_id\", \"served\", \"generation\" (from recd) or \"model\" (from files), \"items\": [{\"item_id\", \"score\", \"conf\"}]},\n"
+	         "With --all_users a line is {\"user_id\", \"served\", \"generation\" (from recd or a checkpoint) or \"model\" (from files), \"items\": [{\"item_id\", \"score\", \"conf\"}]},\n"
 	         "items best first, users in ascending order, so that two files can be compared line by line. Scores and order are those of a single answer.\n"
-	         "From recd it is taken in pages, each from one generation; a user who appears meanwhile may or may not be in the file.",
+	         "From recd it is taken in pages, each from one generation; a user who appears meanwhile may or may not be in the file. From a checkpoint the\n"
+	         "lines are those that recd gave at that instant.",
 	.examples = "  recctl top --user_id 3\n"
 	            "  recctl top --user_id 3 --user_id 7 --k 20 --json\n"
 	            "  recctl top --data_dir data --model_path data/model_bpr.pt --user_id 3\n"
 	            "  recctl top --all_users --output top.jsonl\n"
+	            "  recctl top --all_users --output top.jsonl --checkpoint /var/lib/recd --config /etc/recd/recd.conf\n"
 	            "  recctl top --all_users --output - --data_dir data --k 20 --titles",
 };
 
@@ -93,10 +95,6 @@ static int check_all(const struct options *options, const struct flag_words *wor
 		fprintf(stderr, "recctl top: --all_users needs --output FILE (-: standard output)\n");
 		return EXIT_USAGE;
 	}
-	if (options->answer.socket && (options->answer.data_dir || options->answer.model_path)) {
-		fprintf(stderr, "recctl top: --socket asks a running recd, --data_dir and --model_path read files; give one or the other\n");
-		return EXIT_USAGE;
-	}
 	return 0;
 }
 
@@ -108,7 +106,9 @@ int command_top(int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
-	rc = check_all(&options, &words);
+	rc = answer_check(&spec, &words, &options.answer);
+	if (!rc)
+		rc = check_all(&options, &words);
 	if (rc)
 		return rc;
 	options.all.answer = &options.answer;

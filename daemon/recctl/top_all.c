@@ -1,5 +1,5 @@
 /*
- * top_all.c: `recctl top --all_users`: everybody's best titles, from a running recd or from files, in bounded memory.
+ * top_all.c: `recctl top --all_users`: everybody's best titles, from a running recd, a checkpoint or files, in bounded memory.
  *
  * From recd: GET /v1/top, page after page, each after the last user of the one before; a page comes from one generation, the next may come from a newer one.
  * From files: chunks of users; every range of a chunk belongs to one thread, which writes its lines into the range's own page; then the main thread, which
@@ -35,7 +35,7 @@ struct run {
 	struct top_output output;
 	struct counts counts;
 	struct progress progress;
-	char errstr[512];
+	char errstr[2048];
 };
 
 /* ---- from recd ---- */
@@ -156,7 +156,7 @@ struct range {
 
 struct chunk {
 	const struct answer_files *files;
-	const char *model; /* its name in the lines */
+	const char *model; /* its name in the lines; NULL: a checkpoint, whose generation is told */
 	const int64_t *ids; /* the chunk's users */
 	struct range *ranges;
 	int titles;
@@ -171,7 +171,8 @@ static int work_range(void *ctx, uint32_t begin, uint32_t end)
 	range->page.len = 0;
 	range->counts = (struct counts){ 0 };
 	for (uint32_t i = begin; i < end && !rc; i++) {
-		struct top_line line = { .user_id = chunk->ids[i], .model = chunk->model, .items = range->items, .titles = chunk->titles };
+		struct top_line line = { .user_id = chunk->ids[i], .model = chunk->model, .generation = chunk->files->generation.number,
+			                         .items = range->items, .titles = chunk->titles };
 
 		rc = answer_files_top(chunk->files, line.user_id, &range->scratch, range->items, &line.n_items, &line.served);
 		if (!rc)
@@ -256,8 +257,9 @@ static int from_files(struct run *run)
 	if (!rc)
 		rc = answer_files_users(&files, &ids, &n);
 	if (!rc) {
-		struct chunk chunk = { .files = &files, .model = basename(files.model_path), .titles = run->options->titles };
+		struct chunk chunk = { .files = &files, .model = files.model_path ? basename(files.model_path) : NULL, .titles = run->options->titles };
 
+		run->counts.generation_first = run->counts.generation_last = files.generation.number;
 		rc = write_users(run, &chunk, ids, n);
 	}
 	free(ids);
@@ -283,11 +285,10 @@ static void print_counts(const struct run *run)
 int top_all_run(const struct top_all_options *options)
 {
 	struct run run = { .options = options };
-	int on_files = options->answer->data_dir || options->answer->model_path;
 	int rc = top_output_open(options->output, &run.output, run.errstr, sizeof(run.errstr));
 
 	if (!rc) {
-		rc = on_files ? from_files(&run) : from_recd(&run);
+		rc = answer_on_files(options->answer) ? from_files(&run) : from_recd(&run);
 		if (!rc)
 			rc = top_output_commit(&run.output, run.errstr, sizeof(run.errstr));
 		top_output_abandon(&run.output);

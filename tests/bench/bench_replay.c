@@ -153,7 +153,7 @@ static void run_bare(const char *brokers, const struct memory *memory, const cha
 	for (size_t i = 0; i < memory->n; i++) {
 		const struct replay_record *record = &memory->records[i];
 		const struct replay_input *input = &memory->plan.inputs[record->input];
-		size_t origin_len = headers ? replay_origin_write(input->name, input->content_id, record->offset, record->len, 1, origin) : 0;
+		size_t origin_len = headers ? replay_origin_write(input->name, input->content_id, record->offset, record->len, 1, (uint32_t)(i * 2654435761u), origin) : 0;
 
 		snprintf(key, sizeof(key), "%lld", (long long)record->key);
 		while (produce(rk, rkts[record->stream], record, key, headers ? origin : NULL, origin_len) == RD_KAFKA_RESP_ERR__QUEUE_FULL)

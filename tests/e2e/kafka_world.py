@@ -52,9 +52,6 @@ class Broker:
         text = "".join((json.dumps(line) if isinstance(line, dict) else line) + "\n" for line in lines)
         return int(self.tool("produce", topic, "-", *flags, stdin=text))
 
-    def produce_in_background(self, topic, path, *flags):
-        return subprocess.Popen([TOOL, "--brokers", self.address, "produce", topic, str(path), *map(str, flags)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
     def watermarks(self, topic):
         """{partition: (first offset, next offset)}"""
         rows = [list(map(int, line.split())) for line in self.tool("watermarks", topic).splitlines()]

@@ -1,11 +1,13 @@
-"""The kill storm: records come in, recd and the broker are killed at seeded times, and the end is that of a run without a kill.
+"""The kill storm: `recctl replay` sends logs, recd and the broker are killed at seeded times, and the end is that of a run without a kill, and of the files.
 
 RECD_TEST_STORM="LINES KILLS BROKER_KILLS [SEED]" sets its size (default "60000 5 1"); `make torture` runs a large one. The seed is printed.
 """
+import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -13,6 +15,7 @@ import time
 import pytest
 
 from kafka_world import SMALL, STREAMS, Logs
+from recd_process import RECCTL
 
 SETTINGS = SMALL + "\ncheckpoint = { interval_sec = 1; };"
 SIZE = os.environ.get("RECD_TEST_STORM", "60000 5 1").split()
@@ -30,6 +33,13 @@ def logs():
 def say(capsys, text):
     with capsys.disabled():
         print(f"\nstorm: {text}", flush=True)
+
+
+def replay(broker, logs, topics, rate):
+    """The logs into their topics, at so many records a second."""
+    names = ",".join(f"{stream}={topic}" for stream, topic in topics.items())
+    return subprocess.Popen([RECCTL, "replay", "--brokers", broker.address, "--data_dir", logs.folder, "--streams", ",".join(topics), "--topics", names,
+                             "--rate", str(rate), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def kills(recd, rng, n):
@@ -67,7 +77,7 @@ def test_kill_storm(any_kafka, logs, make_kafka_recd, capsys):
     topics = logs.topics(any_kafka, fill=False)
     # The records come in for about as long as the kills take, so that most kills meet records.
     seconds = KILLS * 1.1 + n_broker_kills * 2
-    producers = [any_kafka.produce_in_background(topics[stream], logs.path(stream), "--rate", max(1, int(logs.counts[stream] / seconds))) for stream in STREAMS]
+    replaying = replay(any_kafka, logs, topics, max(1, int(logs.lines / seconds)))
     errors = []
     killer = threading.Thread(target=broker_kills, args=(any_kafka, random.Random(SEED + 1), n_broker_kills, seconds, errors))
     recd = make_kafka_recd(any_kafka, topics, settings=SETTINGS)
@@ -76,14 +86,14 @@ def test_kill_storm(any_kafka, logs, make_kafka_recd, capsys):
         kills(recd, rng, KILLS)
         killer.join()
         assert not errors, f"seed {SEED}: {errors}"
-        for stream, producer in zip(STREAMS, producers):
-            out, err = producer.communicate(timeout=600)
-            assert out == f"{logs.counts[stream]}\n", f"seed {SEED}: {err}"
+        out, err = replaying.communicate(timeout=600)
+        assert replaying.returncode == 0, f"seed {SEED}: {err}"
+        sent = json.loads(out)["streams"]
+        assert {stream: sent[stream]["acknowledged"] for stream in STREAMS} == {stream: logs.counts[stream] for stream in STREAMS}, f"seed {SEED}"
     finally:
         killer.join()
-        for producer in producers:
-            producer.kill()
-            producer.wait()
+        replaying.kill()
+        replaying.wait()
     recd.start()
     recd.wait_taken(logs.lines)
     recd.wait(lambda: sum(partition["lag_records"] or 0 for partition in recd.status()["partitions"]) == 0, "a lag stays")

@@ -1,21 +1,24 @@
-"""recctl replay against a Kafka: what the topics hold, record by record, after a whole run, after SIGKILLs at any time with --resume, and after a crash of the broker.
+"""recctl replay against a Kafka: what the topics hold, record by record, after a whole run, after SIGKILLs at any time with --resume, and after a crash of the broker;
+and what recd makes of it.
 
 Expected is what a naive merge of the same files gives. The seed of the kills is fixed; RECD_TEST_SEED changes it, RECD_TEST_SCALE multiplies the rounds.
 """
+import ctypes
 import gzip
 import json
 import os
 import random
 import secrets
-import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import defaultdict
 from datetime import datetime
 
 import pytest
 
+from kafka_world import wait_for
 from recd_process import RECCTL
 
 STREAMS = {"catalogue": "items", "users": "users", "impressions": "impressions", "events": "events", "watch_stats": "watch_stats"}
@@ -49,6 +52,18 @@ def records(broker, topic):
     return held
 
 
+def zstd(what, data):
+    """By the library that recctl is linked with: the program zstd need not be there. What these tests compress is below 64 MB."""
+    library = ctypes.CDLL("libzstd.so.1")
+    calls = {"compress": (library.ZSTD_compress, (3,)), "decompress": (library.ZSTD_decompress, ())}
+    call, level = calls[what]
+    call.restype = ctypes.c_size_t
+    room = ctypes.create_string_buffer(64 << 20)
+    n = call(room, ctypes.c_size_t(len(room)), data, ctypes.c_size_t(len(data)), *level)
+    assert n <= len(room), what
+    return room.raw[:n]
+
+
 def contents(folder, stem):
     """[(base name, text)] of a stream's files."""
     found = []
@@ -58,7 +73,7 @@ def contents(folder, stem):
         if path.suffix == ".gz":
             data = gzip.decompress(data)
         elif path.suffix == ".zst":
-            data = subprocess.run(["zstd", "-dc", path], capture_output=True, check=True).stdout
+            data = zstd("decompress", data)
         found.append((name, data.decode()))
     return sorted(found)
 
@@ -112,11 +127,13 @@ def logs(tmp_path_factory):
     with gzip.open(folder / "impressions-1.jsonl.gz", "wt") as out:
         out.write("".join(lines[1:7500:2]))
     (folder / "impressions.jsonl.1").write_text("".join(lines[7500:10000]))
-    if shutil.which("zstd"):
-        subprocess.run(["zstd", "-q", "--rm", folder / "watch_stats.jsonl"], check=True)
+    plain = folder / "watch_stats.jsonl"
+    (folder / "watch_stats.jsonl.zst").write_bytes(zstd("compress", plain.read_bytes()))
+    plain.unlink()
     return folder
 
 
+@pytest.mark.core
 def test_each_line_once_and_in_order(any_kafka, logs):
     prefix, names = topics(any_kafka)
     done = replay(any_kafka, logs, "--topic_prefix", prefix, "--json")
@@ -132,6 +149,24 @@ def test_each_line_once_and_in_order(any_kafka, logs):
         {key: p for p, rows in records(any_kafka, other).items() for key, _, _ in rows}
     again = replay(any_kafka, logs, "--topic_prefix", prefix, "--json", "--resume")  # nothing is left
     assert all(counts["sent"] == 0 and counts["present"] == counts["lines"] for counts in streams_of(again).values())
+
+
+def test_recd_takes_from_topics_what_it_takes_from_files(any_kafka, logs, make_kafka_recd):
+    prefix, names = topics(any_kafka)
+    sent = streams_of(replay(any_kafka, logs, "--topic_prefix", prefix, "--json"))
+    read = ("catalogue", "impressions", "events", "watch_stats")
+    lines = sum(sent[stream]["acknowledged"] for stream in read)
+    consumer = make_kafka_recd(any_kafka, {stream: names[stream] for stream in read}).start()
+    consumer.wait_taken(lines)
+    tailer = make_kafka_recd(any_kafka, {}, files=read)
+    for stream in read:
+        for number, (_, text) in enumerate(contents(logs, STREAMS[stream])):
+            (tailer.logs / f"{STREAMS[stream]}-{number}.jsonl").write_text(text)
+    tailer.start().wait_taken(lines)
+    of_topics, of_files = consumer.result(), tailer.result()
+    assert of_topics["n_positives"] > 0 and consumer.taken() == tailer.taken() == lines
+    for key in "histories_digest", "n_positives", "counters":
+        assert of_topics[key] == of_files[key], key
 
 
 def test_sigkill_at_any_time_then_resume(any_kafka, logs):
@@ -161,6 +196,7 @@ def test_sigkill_at_any_time_then_resume(any_kafka, logs):
         assert kills >= 3
 
 
+@pytest.mark.core
 def test_sigint_delivers_what_is_queued(any_kafka, logs):
     prefix, names = topics(any_kafka)
     process = subprocess.Popen([RECCTL, "replay", "--brokers", any_kafka.address, "--data_dir", logs, "--topic_prefix", prefix, "--json", "--rate", "8000"],
@@ -189,6 +225,33 @@ def test_broker_crash_in_mid_run(kafka, logs):
     assert process.returncode == 0, err
     assert "no broker answers" in err
     check(kafka, logs, names)
+
+
+def test_each_outage_is_told(mock_kafka, logs):
+    topic = mock_kafka.topic("outages")
+    process = subprocess.Popen([RECCTL, "replay", "--brokers", mock_kafka.address, "--data_dir", logs, "--topics", f"impressions={topic}", "--streams", "impressions", "--rate", "300", "--property", "reconnect.backoff.max.ms=1500"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    told = []
+    reader = threading.Thread(target=lambda: told.extend(process.stderr), daemon=True)
+    reader.start()
+
+    def go_on():
+        n = mock_kafka.watermarks(topic)[0][1]
+        wait_for(lambda: mock_kafka.watermarks(topic)[0][1] > n + 50, "the records go on")
+
+    try:
+        for outage in range(4):  # librdkafka says less of the later ones, and so with another code last
+            go_on()
+            n = len(told)
+            mock_kafka.kill()
+            time.sleep(0.6)
+            mock_kafka.start()
+            go_on()
+            assert any("no broker answers" in line for line in told[n:]), outage
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 1
+        reader.join()
 
 
 @pytest.fixture
@@ -229,7 +292,47 @@ def test_resume_notices_a_changed_file(any_kafka, few):
     assert "the file was changed since" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
     (few / "watch_stats.jsonl").write_text(pad + text.rsplit("\n", 1)[0])
     assert "there is no such line now" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
+    (few / "watch_stats.jsonl").write_text(pad.replace('"item_id": 70', '"item_id": 71') + text)  # far before the last line, and as long
+    assert "are not those that it was given" in replay(any_kafka, few, *flags, "--resume", code=1).stderr
     assert sum(map(len, records(any_kafka, topic).values())) == 110
+    (few / "watch_stats.jsonl").write_text(pad + text)
+    assert streams_of(replay(any_kafka, few, *flags, "--resume"))["watch_stats"]["present"] == 110
+
+
+@pytest.mark.core
+def test_resume_notices_a_file_that_grew_in_the_past(mock_kafka, tmp_path):
+    """Two files, one topic. What comes to a file later than the last record sent is new; what belongs before it was never sent and must not count as sent."""
+    def watch(user, second):
+        return json.dumps({"user_id": user, "item_id": second, "started_at": f"2025-12-10T12:{second // 60:02}:{second % 60:02}+00:00", "completion": 0.9}) + "\n"
+
+    def held():
+        return {partition: len(rows) for partition, rows in records(mock_kafka, topic).items()}
+
+    def refuse():
+        before = held()
+        done = replay(mock_kafka, tmp_path, *flags, "--resume", code=1)
+        assert "has got lines of an earlier time; nothing was sent" in done.stderr and f'topic "{topic}", partition' in done.stderr
+        assert held() == before
+
+    first, second = tmp_path / "watch_stats-a.jsonl", tmp_path / "watch_stats-b.jsonl"
+    first.write_text("".join(watch(second % 20, second) for second in range(0, 300, 2)))
+    second.write_text("".join(watch(second % 20, second) for second in range(1, 301, 2)))
+    topic = mock_kafka.topic("grew", 2)
+    flags = ("--topics", f"watch_stats={topic}", "--json")
+    replay(mock_kafka, tmp_path, *flags)
+    assert len(held()) == 2 and sum(held().values()) == 300
+    grown = second.read_text() + "".join(watch(user, 301) for user in range(20))
+    second.write_text(grown)
+    counts = streams_of(replay(mock_kafka, tmp_path, *flags, "--resume"))["watch_stats"]
+    assert (counts["present"], counts["sent"]) == (300, 20)
+    text = first.read_text()
+    first.write_text(text + watch(3, 299))  # in the merge before the last record of its partition, which is of the other file
+    refuse()
+    first.write_text(text + "".join(watch(user, 299) for user in range(20)))
+    second.write_text(grown + watch(1, 302))  # something new for the other partition does not go before the refusal
+    refuse()
+    first.write_text(text)
+    assert streams_of(replay(mock_kafka, tmp_path, *flags, "--resume"))["watch_stats"]["sent"] == 1
 
 
 def test_creates_topics_only_when_asked(kafka, few):
@@ -300,6 +403,11 @@ def test_wrong_use_and_no_broker(few):
     for prop in ("sasl.password=geheim", "nosuch=geheim", "linger.ms=geheim", "enable.idempotence=geheim"):
         code, err = run("--brokers", "127.0.0.1:1", "--property", prop, "--streams", "events")
         assert code == 1 and "geheim" not in err
+    # what librdkafka itself says once it has all of them: of some it repeats the value
+    for protocol, prop in ("sasl_ssl", "sasl.mechanism=geheim"), ("ssl", "ssl.curves.list=geheim"), ("ssl", "ssl.ca.location=/no/geheim.pem"):
+        code, err = run("--brokers", "127.0.0.1:1", "--property", f"security.protocol={protocol}", "--property", prop)
+        assert code == 1 and "geheim" not in err
+        assert prop != "sasl.mechanism=geheim" or "***" in err
     code, err = run("--brokers", "127.0.0.1:1", "--property", "socket.timeout.ms=1000")
     assert code == 1 and "127.0.0.1:1" in err and "broker" in err
 
@@ -313,6 +421,11 @@ def test_recd_conf_names_brokers_and_topics(any_kafka, few):
     done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few, "--json"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert {stream: counts["acknowledged"] for stream, counts in streams_of(done).items()} == {"watch_stats": 30}
+    # what recd reads with is no obstacle to reading back how far a replay came
+    conf.write_text(conf.read_text().replace('"linger.ms=1"', '"isolation.level=read_committed"'))
+    done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few, "--json", "--resume"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert streams_of(done)["watch_stats"]["present"] == 30
     conf.write_text('kafka = { brokers = "127.0.0.1:1"; properties = ["sasl.password"]; };\n')
     done = subprocess.run([RECCTL, "replay", "--config", conf, "--data_dir", few], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "recd.conf:1: kafka.properties" in done.stderr

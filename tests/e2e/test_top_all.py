@@ -1,4 +1,4 @@
-"""recctl top --all_users: everybody's answers are the single answers, from recd and from files; the file is whole or the old one; memory is bounded."""
+"""recctl top --all_users: everybody's answers are the single answers, from recd, from its checkpoint and from files; the file is whole or the old one; memory is bounded."""
 import json
 import os
 import re
@@ -92,6 +92,82 @@ def test_recd_equals_single_answers(recd, tmp_path):
     assert lines[1399]["served"] == "popularity" and lines[0]["served"] != "popularity"
     assert_counts(done.stderr, lines)
     assert f"generations {lines[0]['generation']} to {lines[-1]['generation']}" in done.stderr
+
+
+def assert_same(ours, theirs):
+    """A personal row is kept as its sum with the global one; taken apart again, the last bits of a score may be others."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert list(ours) == list(theirs)
+        ours, theirs = list(ours.values()), list(theirs.values())
+    if isinstance(ours, list):
+        assert len(ours) == len(theirs)
+        for our, their in zip(ours, theirs):
+            assert_same(our, their)
+    else:
+        assert ours == (pytest.approx(theirs, abs=1e-5) if isinstance(theirs, float) else theirs)
+
+
+@pytest.mark.core
+def test_a_checkpoint_answers_like_recd(make_recd, tmp_path):
+    """While recd runs, and after it was killed: everybody's list, a user's list and its explanation are those that recd gave."""
+    recd = make_recd("training = { emb_dim = 8; threads = 2; idle_passes = 10; };\nstate = { min_pos_completion = 0.7; impressions_max = 9; };\npersonalize = { min_positives = 4; };")
+    recd.append("items", [{"item_id": 1000 + i, "title": f"T{i}", "genres": ["war" if i % 3 else "drama"]} for i in range(40)])
+    recd.append("watch_stats", watches(300, 5))
+    recd.append("watch_stats", watches(400, 3)[900:])  # too few for a row of their own
+    recd.append("watch_stats", watches(450, 1, completion=0.65)[400:])  # no positive under recd.conf, one under the defaults
+    recd.start().wait_taken(40 + 1500 + 300 + 50)
+    mine, theirs = tmp_path / "checkpoint.jsonl", tmp_path / "recd.jsonl"
+
+    def saved_at_rest():
+        recctl("top", "--all_users", "--socket", recd.socket, "--k", 6, "--output", theirs)
+        before = theirs.read_text()
+        if not recd.status()["training_resting"] or recd.snapshot()[0] != 200:
+            return False
+        recctl("top", "--all_users", "--socket", recd.socket, "--k", 6, "--output", theirs)
+        return theirs.read_text() == before
+
+    recd.wait(saved_at_rest, "recd never comes to rest")
+    single = [recd.request("GET", f"/v1/users/{user}/{what}")[1] for user in (3, 250, 320, 420, 9999) for what in ("top", "explain")]
+    held = sorted(os.listdir(recd.data))
+    newest = max(path for path in (recd.data / "checkpoints").iterdir() if path.name.isdigit())
+    assert {line["served"] for line in lines_of(theirs)} == {"personalized", "global", "popularity"}
+
+    def check():
+        for folder in recd.data, newest, recd.data / "checkpoints" / "latest":
+            done = recctl("top", "--all_users", "--checkpoint", folder, "--config", recd.conf, "--k", 6, "--output", mine)
+            assert_same(lines_of(mine), lines_of(theirs))
+            assert_counts(done.stderr, lines_of(mine))
+        users = [word for user in (3, 250, 320, 420, 9999) for word in ("--user_id", user)]
+        tops = recctl("top", "--checkpoint", recd.data, "--config", recd.conf, "--json", *users).stdout.splitlines()
+        whys = recctl("explain", "--checkpoint", recd.data, "--config", recd.conf, "--json", *users).stdout.splitlines()
+        assert_same([json.loads(line) for pair in zip(tops, whys) for line in pair], single)
+
+    check()
+    assert recd.request("GET", "/readyz")[0] == 200 and sorted(os.listdir(recd.data)) == held
+    recd.kill()
+    check()
+    assert sorted(os.listdir(recd.data)) == held
+    recctl("top", "--all_users", "--checkpoint", recd.data, "--k", 6, "--output", mine)  # by the defaults: other positives
+    assert [line["served"] for line in lines_of(mine)[400:]] == ["global"] * 50 and {line["served"] for line in lines_of(theirs)[400:]} == {"popularity"}
+    assert len(recctl("top", "--checkpoint", recd.data, "--users_max", 7, "--json").stdout.splitlines()) == 7
+
+    model = newest / "model_bpr.pt"
+    model.write_bytes(model.read_bytes()[:-3])
+    done = recctl("top", "--all_users", "--checkpoint", recd.data, "--config", recd.conf, "--k", 6, "--output", mine)
+    assert f"damaged checkpoint passed over: checkpoints/{newest.name}: model_bpr.pt" in done.stderr and len(lines_of(mine)) == 450
+    before = mine.read_text()
+    assert "model_bpr.pt" in recctl("top", "--all_users", "--checkpoint", newest, "--output", mine, code=1).stderr
+    assert "no checkpoint here" in recctl("top", "--all_users", "--checkpoint", tmp_path, "--output", mine, code=1).stderr
+    assert "No such file" in recctl("top", "--all_users", "--checkpoint", tmp_path / "none", "--output", mine, code=1).stderr
+    assert "recd.conf:1" in recctl("top", "--checkpoint", recd.data, "--config", bad_conf(tmp_path), "--user_id", 1, code=1).stderr
+    assert f"--checkpoint {recd.data}" in recctl("top", "--all_users", "--data_dir", recd.data, "--output", mine, code=1).stderr
+    assert mine.read_text() == before
+
+
+def bad_conf(folder):
+    (folder / "recd.conf").write_text("no_such_key = 1;\n")
+    return folder / "recd.conf"
 
 
 class Pages:
@@ -216,6 +292,9 @@ def test_wrong_use(tmp_path):
         "leave --user_id out": ["--all_users", "--output", "x", "--user_id", "1"],
         "leave --users_max out": ["--all_users", "--output", "x", "--users_max", "3"],
         "give one or the other": ["--all_users", "--output", "x", "--socket", "s", "--data_dir", "d"],
+        "leave --data_dir and --model_path out": ["--user_id", "1", "--checkpoint", "c", "--model_path", "m"],
+        "--config goes with --checkpoint": ["--user_id", "1", "--config", "c"],
+        "leave --min_pos_completion out": ["--user_id", "1", "--checkpoint", "c", "--config", "c", "--min_pos_completion", "0.6"],
     }
     for text, words in cases.items():
         assert text in recctl("top", *words, code=2).stderr

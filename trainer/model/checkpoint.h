@@ -79,11 +79,20 @@ void checkpoint_loaded_free(struct checkpoint_loaded *loaded);
 
 /*
  * Loads the newest good generation. `wanted`: emb_dim and impressions_max of the configuration; a checkpoint that differs is refused with a clear error
- * (-EMEDIUMTYPE), not skipped. -ENOENT: a first start (no generation, no INITIALISED). -EUCLEAN: generations or INITIALISED exist but none is good: refuse.
+ * (-EMEDIUMTYPE), not skipped. NULL: whatever shape and size it has, for who only asks; emb_dim is not looked at then. -ENOENT: a first start (no generation, no
+ * INITIALISED). -EUCLEAN: generations or INITIALISED exist but none is good: refuse. Nothing is changed, and a recd that prunes meanwhile does no harm: a
+ * generation that goes while it is read is not a bad one, and the newest are looked for again.
  * `beat`, when not NULL, is called now and then while loading (sd_notify EXTEND_TIMEOUT).
  */
 int checkpoint_load(int data_dir_fd, const struct state_config *wanted, uint32_t emb_dim, const struct state_rules *rules,
                     void (*beat)(void *ctx, const char *what), void *ctx, struct checkpoint_loaded *ret_loaded, char *errstr, size_t errstr_size);
+
+/*
+ * Loads one generation out of its directory; `wanted` as above. -EBADMSG: damaged, try an older one. -EMEDIUMTYPE: whole, but of another shape or format than
+ * wanted. `loaded` (zero before) may be filled in part on failure: checkpoint_loaded_free() it in either case.
+ */
+int checkpoint_load_generation(int dir_fd, const struct state_config *wanted, uint32_t emb_dim, const struct state_rules *rules,
+                               void (*beat)(void *ctx, const char *what), void *ctx, struct checkpoint_loaded *loaded, char *errstr, size_t errstr_size);
 
 /* Model files alone, for recctl: writes / reads one .pt with the four tensors and the ids. */
 struct model_file {

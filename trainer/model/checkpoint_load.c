@@ -17,12 +17,15 @@
 #include "trainer/model/checkpoint_columns.h"
 #include "trainer/model/checkpoint_schema.h"
 
+#define EMB_DIM_MAX 512     /* training.emb_dim and state.impressions_max go so far */
+#define IMPRESSIONS_MAX 1024
+
 enum { C_USER_IDS, C_FORGOTTEN, C_GENERATION, C_FITTED, C_BU, C_POSITIVES, C_ROWS, C_FIXED };
 
 struct loader {
-	const struct state_config *wanted;
+	const struct state_config *wanted; /* NULL: as the checkpoint is */
 	const struct state_rules *rules;
-	uint32_t dim;
+	uint32_t dim, impressions_max;
 	void (*beat)(void *ctx, const char *what);
 	void *ctx;
 	struct torch_reader *state, *global, *personal;
@@ -67,6 +70,20 @@ static int get_ints(struct loader *l, const struct int_field *fields, size_t n, 
 	return 0;
 }
 
+/* Nobody asked for a shape: it is the file's, when the rows have it and it is one that recd can have. */
+static int take_shape(struct loader *l, int64_t dim, int64_t impressions)
+{
+	const struct torch_tensor *rows;
+
+	if (torch_reader_find_tensor(l->global, "V", &rows, l->err, l->err_size) < 0)
+		return -EBADMSG;
+	if (dim < 1 || dim > EMB_DIM_MAX || impressions < 1 || impressions > IMPRESSIONS_MAX || rows->n_dims != 2 || rows->shape[1] != (uint64_t)dim)
+		return fail(l, -EBADMSG, "emb_dim or impressions_max is no number that the tables can have");
+	l->dim = (uint32_t)dim;
+	l->impressions_max = (uint32_t)impressions;
+	return 0;
+}
+
 /* The three files belong together and fit the configuration. */
 static int check_heads(struct loader *l)
 {
@@ -90,6 +107,9 @@ static int check_heads(struct loader *l)
 		return fail(l, -EBADMSG, "the three files are of different cuts");
 	if (get_int(l, "emb_dim", &dim) < 0 || get_int(l, "impressions_max", &impressions) < 0)
 		return -EBADMSG;
+	if (l->wanted == NULL)
+		return take_shape(l, dim, impressions);
+	l->impressions_max = l->wanted->impressions_max;
 	if (dim != l->dim || impressions != l->wanted->impressions_max) {
 		snprintf(l->err, l->err_size, "the data directory has training.emb_dim = %" PRId64 " and state.impressions_max = %" PRId64
 		         ", the configuration %u and %u: set them back, or use another data_dir", dim, impressions, l->dim, l->wanted->impressions_max);
@@ -496,9 +516,25 @@ static int read_scalars(struct loader *l, struct checkpoint_loaded *out, int64_t
 	return 0;
 }
 
+/* The state that the checkpoint goes into: as wanted, with its size held against the caps, or just large enough. */
+static int choose_config(struct loader *l, struct state_config *ret_config)
+{
+	if (l->wanted == NULL) {
+		*ret_config = (struct state_config){ .users_max = (uint32_t)l->n_users + 1, .items_max = (uint32_t)l->n_items + 1,
+			                             .impressions_max = l->impressions_max, .row_bytes = personal_row_bytes(l->dim) };
+		return l->n_users < UINT32_MAX && l->n_items < UINT32_MAX ? 0 : fail(l, -EBADMSG, "more ids than there can be");
+	}
+	*ret_config = *l->wanted;
+	if (l->n_users <= ret_config->users_max && l->n_items <= ret_config->items_max)
+		return 0;
+	snprintf(l->err, l->err_size, "the data directory holds %" PRIu64 " users and %" PRIu64 " items, above state.users_max = %u or "
+	         "state.items_max = %u: raise them", l->n_users, l->n_items, ret_config->users_max, ret_config->items_max);
+	return -EMEDIUMTYPE;
+}
+
 static int load_generation(struct loader *l, int dir_fd, struct checkpoint_loaded *out)
 {
-	struct state_config config = *l->wanted;
+	struct state_config config;
 	int64_t hash_seed = 0, time_max_us = 0;
 	int rc = open_readers(l, dir_fd);
 
@@ -508,11 +544,8 @@ static int load_generation(struct loader *l, int dir_fd, struct checkpoint_loade
 		rc = tensor_length(l, "user_ids", TORCH_I64, &l->n_users);
 	if (rc == 0)
 		rc = tensor_length(l, "item_ids", TORCH_I64, &l->n_items);
-	if (rc == 0 && (l->n_users > config.users_max || l->n_items > config.items_max)) {
-		snprintf(l->err, l->err_size, "the data directory holds %" PRIu64 " users and %" PRIu64 " items, above state.users_max = %u or "
-		         "state.items_max = %u: raise them", l->n_users, l->n_items, config.users_max, config.items_max);
-		rc = -EMEDIUMTYPE;
-	}
+	if (rc == 0)
+		rc = choose_config(l, &config);
 	if (rc == 0)
 		rc = read_scalars(l, out, &hash_seed, &time_max_us);
 	if (rc < 0)

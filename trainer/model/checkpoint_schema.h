@@ -54,14 +54,6 @@ extern const size_t n_progress_fields;
 int64_t int_field_get(const struct int_field *field, const void *base);
 void int_field_set(const struct int_field *field, void *base, int64_t value);
 
-/*
- * Loads one generation out of its directory (checkpoint_load.c). -EBADMSG: damaged, try an older one. -EMEDIUMTYPE: whole, but of another shape or format than
- * the configuration. `out` may be filled in part on failure: checkpoint_loaded_free() it.
- */
-int checkpoint_load_generation(int dir_fd, const struct state_config *wanted, uint32_t emb_dim, const struct state_rules *rules,
-                               void (*beat_fn)(void *ctx, const char *what), void *ctx, struct checkpoint_loaded *out, char *errstr,
-                               size_t errstr_size);
-
 /* Facts of a kind in a user's facts. */
 const void *user_facts_of(const struct user_facts *facts, enum fact_kind kind, uint32_t *ret_n);
 

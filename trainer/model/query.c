@@ -152,3 +152,13 @@ int query_top(const struct generation *generation, const struct state *state, co
 	*ret_served = served;
 	return 0;
 }
+
+uint32_t query_fitted_positives(const struct user_facts *facts, enum served served)
+{
+	struct personal_row row;
+
+	if (served != SERVED_PERSONALIZED || !facts || !facts->row)
+		return 0;
+	memcpy(&row, facts->row, sizeof(row)); /* it has no promised alignment */
+	return row.n_positives;
+}

@@ -52,6 +52,9 @@ enum served query_row(const struct generation *generation, uint32_t user, size_t
 int query_top(const struct generation *generation, const struct state *state, const struct user_facts *facts, const struct query_options *options,
               struct query_scratch *scratch, struct ranked_item *ret_items, size_t *ret_n, enum served *ret_served);
 
+/* How many positives the personal row that served was fitted on; 0 when none served. `facts`: NULL for a user nobody has seen. */
+uint32_t query_fitted_positives(const struct user_facts *facts, enum served served);
+
 #define EXPLAIN_GENRES 18
 #define EXPLAIN_GENRE_MAX 32
 #define EXPLAIN_NEAREST 3

@@ -405,6 +405,63 @@ static void other_shape_is_refused_not_skipped(void **in)
 	w->config.users_max = 1000;
 }
 
+/* Who only asks need not know the shape. */
+static void any_shape_when_nobody_wants_one(void **in)
+{
+	struct world *w = *in;
+	struct checkpoint_loaded loaded = { 0 }, one = { 0 };
+	char errstr[512] = "";
+
+	write_good(w, 1);
+	if (checkpoint_load(w->fd, NULL, 0, &w->rules, NULL, NULL, &loaded, errstr, sizeof(errstr)) < 0)
+		fail_msg("%s", errstr);
+	assert_int_equal(loaded.tables.dim, DIM);
+	assert_memory_equal(loaded.tables.V, w->generation->tables.V, state_n_items(w->state) * DIM * sizeof(float));
+	assert_int_equal(state_n_users(loaded.state), state_n_users(w->state));
+
+	const int fd = openat(w->fd, "checkpoints/000001", O_RDONLY | O_DIRECTORY);
+
+	if (checkpoint_load_generation(fd, NULL, 0, &w->rules, NULL, NULL, &one, errstr, sizeof(errstr)) < 0)
+		fail_msg("%s", errstr);
+	close(fd);
+	const struct state_digest before = state_digest(w->state), after = state_digest(one.state);
+
+	assert_int_equal(before.lo, after.lo);
+	assert_int_equal(before.hi, after.hi);
+	checkpoint_loaded_free(&loaded);
+	checkpoint_loaded_free(&one);
+}
+
+/* The newest generation is pruned, and a newer one written, after its first file was read. */
+static void prune(void *ctx, const char *what)
+{
+	struct world *w = ctx;
+	char command[256];
+
+	(void)what;
+	if (faccessat(w->fd, "checkpoints/000002", F_OK, 0) < 0)
+		return;
+	snprintf(command, sizeof(command), "rm -r '%s/checkpoints/000002'", w->path);
+	assert_int_equal(system(command), 0);
+	write_good(w, 3);
+}
+
+static void one_that_goes_meanwhile_is_not_bad(void **in)
+{
+	struct world *w = *in;
+	struct checkpoint_loaded loaded;
+	char errstr[512] = "";
+
+	write_good(w, 1);
+	write_good(w, 2);
+	if (checkpoint_load(w->fd, NULL, 0, &w->rules, prune, w, &loaded, errstr, sizeof(errstr)) < 0)
+		fail_msg("%s", errstr);
+	assert_int_equal(loaded.number, 3);
+	assert_string_equal(loaded.skipped, "");
+	assert_int_equal(loaded.n_bad, 0);
+	checkpoint_loaded_free(&loaded);
+}
+
 static void old_generations_go_numbers_stay(void **in)
 {
 	struct world *w = *in;
@@ -447,6 +504,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(damaged_one_is_passed_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_of_two_cuts_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_shape_is_refused_not_skipped, setup, teardown),
+		cmocka_unit_test_setup_teardown(any_shape_when_nobody_wants_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_that_goes_meanwhile_is_not_bad, setup, teardown),
 		cmocka_unit_test_setup_teardown(old_generations_go_numbers_stay, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_instants_are_refused, setup, teardown),
 	};

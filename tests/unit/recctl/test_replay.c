@@ -259,8 +259,8 @@ static void test_origin_header(void **state)
 {
 	struct replay_origin origin;
 	char value[REPLAY_ORIGIN_MAX];
-	size_t len = replay_origin_write("watch#1.jsonl", UINT64_C(0x0123456789abcdef), 1234567890123, 174, UINT64_MAX, value);
-	static const char expected[] = "watch#1.jsonl#0123456789abcdef@1234567890123+174/ffffffffffffffff";
+	size_t len = replay_origin_write("watch#1.jsonl", UINT64_C(0x0123456789abcdef), 1234567890123, 174, UINT64_MAX, 0x00c0ffee, value);
+	static const char expected[] = "watch#1.jsonl#0123456789abcdef@1234567890123+174/ffffffffffffffff:00c0ffee";
 
 	(void)state;
 	assert_int_equal(len, strlen(expected));
@@ -268,11 +268,36 @@ static void test_origin_header(void **state)
 	assert_int_equal(replay_origin_parse(value, len, &origin), 0);
 	assert_string_equal(origin.name, "watch#1.jsonl");
 	assert_true(origin.content_id == UINT64_C(0x0123456789abcdef) && origin.replay_id == UINT64_MAX && origin.offset == 1234567890123 && origin.len == 174);
+	assert_int_equal(origin.sequence, 0x00c0ffee);
 	for (size_t cut = 0; cut < len; cut++)
 		assert_int_equal(replay_origin_parse(value, cut, &origin), -EINVAL);
 	value[len] = 'f';
 	assert_int_equal(replay_origin_parse(value, len + 1, &origin), -EINVAL);
-	assert_int_equal(replay_origin_parse("a#0123456789abcdef@99999999999999999999+1/0123456789abcdef", 58, &origin), -EINVAL);
+	assert_int_equal(replay_origin_parse("a#0123456789abcdef@99999999999999999999+1/0123456789abcdef:00000000", 67, &origin), -EINVAL);
+}
+
+/* Whatever differs in what was given to a partition, its length in steps of eight bytes and the order included, shows in the half that the header has. */
+static void test_sequence_of_lines(void **state)
+{
+	static const char text[] = "{\"user_id\":1,\"item_id\":2}";
+	const size_t len = sizeof(text) - 1;
+	const uint32_t whole = (uint32_t)replay_sequence_next(0, 5, 100, text, len);
+	char other[sizeof(text)];
+
+	(void)state;
+	assert_int_equal(whole, (uint32_t)replay_sequence_next(0, 5, 100, text, len));
+	for (size_t i = 0; i < len; i++) {
+		memcpy(other, text, sizeof(text));
+		other[i] ^= 1;
+		assert_int_not_equal(whole, (uint32_t)replay_sequence_next(0, 5, 100, other, len));
+		assert_int_not_equal(whole, (uint32_t)replay_sequence_next(0, 5, 100, text, i));
+	}
+	assert_int_not_equal(whole, (uint32_t)replay_sequence_next(0, 6, 100, text, len));
+	assert_int_not_equal(whole, (uint32_t)replay_sequence_next(0, 5, 101, text, len));
+	assert_int_not_equal(whole, (uint32_t)replay_sequence_next(1, 5, 100, text, len));
+	const uint64_t ab = replay_sequence_next(replay_sequence_next(0, 5, 0, "a", 1), 5, 2, "b", 1), ba = replay_sequence_next(replay_sequence_next(0, 5, 2, "b", 1), 5, 0, "a", 1);
+
+	assert_int_not_equal((uint32_t)ab, (uint32_t)ba);
 }
 
 static void test_speed_on_a_made_up_clock(void **state)
@@ -408,6 +433,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cut_off_files_are_errors_with_a_place, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(test_damaged_files_are_errors, make_folder, remove_folder),
 		cmocka_unit_test(test_origin_header),
+		cmocka_unit_test(test_sequence_of_lines),
 		cmocka_unit_test(test_speed_on_a_made_up_clock),
 		cmocka_unit_test(test_speed_texts),
 		cmocka_unit_test(test_stream_of_a_file_name),

@@ -53,6 +53,8 @@ struct train_run {
 	struct load_stats loaded;
 	struct state *state;
 	struct samples samples; /* --samples */
+	uint64_t *skip_offsets; /* [n_users + 1] and what they point into: skips of the histories, with --skip_share */
+	uint32_t *skip_items;
 	struct skip_source skips;
 	struct learner *learner;
 	char backend_reason[256]; /* why the CPU, where a device was looked for; "" */

@@ -21,11 +21,12 @@ int train_finish_global(struct train_run *run)
 {
 	struct tables *tables = &run->tables;
 
-	run->fit = (struct fit){ .state = run->state, .learner = run->learner, .threads = run->threads };
+	run->fit = (struct fit){ .state = run->state, .slice = run->options->early_stop ? &run->validation : NULL, .learner = run->learner,
+	                          .threads = run->threads };
 	run->mean_user = calloc(tables->dim, sizeof(*run->mean_user));
 	if (!run->mean_user)
 		return -ENOMEM;
-	fit_mean_user(&run->fit, tables, run->mean_user);
+	fit_mean_user(run->learner, tables, run->mean_user);
 	int rc = fit_global_intercept(&run->fit, tables);
 	if (!rc)
 		rc = fit_intercepts(&run->fit, tables, tables->U, tables->bu, "intercepts, users");

@@ -56,6 +56,7 @@ void learner_clear_positives(struct learner *learner); /* before adding all of t
 void learner_set_skips(struct learner *learner, const struct skip_source *source); /* NULL: none */
 uint64_t learner_n_positives(const struct learner *learner);
 int learner_is_positive(const struct learner *learner, uint32_t user, uint32_t item);
+uint32_t learner_user_positives(const struct learner *learner, uint32_t user); /* how many of them are this user's */
 size_t learner_recent_waiting(const struct learner *learner); /* triples still owed to recent positives */
 /* Candidates for negatives; valid until the next add. */
 const uint32_t *learner_candidates(const struct learner *learner, size_t *ret_n);

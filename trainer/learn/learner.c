@@ -200,6 +200,11 @@ int learner_is_positive(const struct learner *learner, uint32_t user, uint32_t i
 	return training_set_has(&learner->set, user, item);
 }
 
+uint32_t learner_user_positives(const struct learner *learner, uint32_t user)
+{
+	return user < learner->set.n_users ? learner->set.user_positives[user] : 0;
+}
+
 size_t learner_recent_waiting(const struct learner *learner)
 {
 	return learner->set.recent_owed;

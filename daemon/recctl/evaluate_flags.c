@@ -41,8 +41,7 @@ int judge_plan_make(const struct judge_flags *flags, const char *ks_name, const 
                     char *errstr, size_t errstr_size)
 {
 	struct judge_plan plan = {
-		.split = { .kind = (enum split_kind)flags->split, .share = flags->test_share > 0 ? flags->test_share : flags->holdout,
-		           .last_n = (uint32_t)flags->test_last },
+		.split = { .kind = (enum split_kind)flags->split, .share = flags->holdout, .last_n = (uint32_t)flags->test_last },
 		.files = flags->train_tsv || flags->test_tsv,
 		.judge = { .threads = threads, .resamples = (uint32_t)flags->bootstrap, .seed = BOOTSTRAP_SEED },
 	};

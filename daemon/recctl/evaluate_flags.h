@@ -10,7 +10,7 @@
 /* A member of both commands' options. */
 struct judge_flags {
 	int split, tsv_format;
-	double holdout, test_share, knn_shrink;
+	double holdout, knn_shrink;
 	int64_t test_last, knn, bootstrap;
 	const char *train_tsv, *test_tsv;
 };
@@ -21,7 +21,8 @@ extern const char *const judge_splits[], *const judge_tsv_formats[];
 #define JUDGE_AT(TYPE, MEMBER, field) .offset = offsetof(struct TYPE, MEMBER) + offsetof(struct judge_flags, field)
 #define JUDGE_FLAGS(TYPE, MEMBER, HOLDOUT_MIN, HOLDOUT_HELP) \
 	{ .name = "holdout", .type = FLAG_FLOAT, JUDGE_AT(TYPE, MEMBER, holdout), .fallback = "0.1", .min = (HOLDOUT_MIN), .max = 0.9, .help = (HOLDOUT_HELP) }, \
-	{ .name = "test_share", .type = FLAG_FLOAT, JUDGE_AT(TYPE, MEMBER, test_share), .min = 0, .max = 0.9, .help = "Another name of --holdout." }, \
+	{ .name = "test_share", .type = FLAG_FLOAT, JUDGE_AT(TYPE, MEMBER, holdout), .fallback = "0.1", .min = (HOLDOUT_MIN), .max = 0.9, \
+	  .help = "Another name of --holdout; the last one given counts." }, \
 	{ .name = "split", .type = FLAG_CHOICE, JUDGE_AT(TYPE, MEMBER, split), .fallback = "global", .choices = judge_splits, \
 	  .help = "global: one time for all, so that nobody is judged by what others did later. user: the last watches of each user by started_at." }, \
 	{ .name = "test_last", .type = FLAG_INT, JUDGE_AT(TYPE, MEMBER, test_last), .fallback = "0", .min = 0, .max = 1000000, .placeholder = "N", \

@@ -190,6 +190,13 @@ def test_without_holdout_everything_is_trained_on(trained, tmp_path):
     assert told["positives"] == sum(len(logs.positives(user)) for user in logs.before) > trained.told["positives"]
 
 
+@pytest.mark.parametrize("words, share", [(["--test_share", 0], 0), (["--test_share", 0.3], 0.3), (["--holdout", 0.3, "--test_share", 0.2], 0.2),
+                                          (["--test_share", 0.2, "--holdout", 0.3], 0.3), (["--holdout", 0.3, "--test-share=0"], 0)])
+def test_two_names_of_one_share(trained, tmp_path, words, share):
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--personalize_steps", 0, "--json", *QUICK[:-2], *words).stdout)
+    assert told["split"]["holdout"] == share if share else told["metrics"] is None
+
+
 def figures(lists, relevant, ks):
     """Recall, NDCG, HR at each K, and MRR, from whole ranked lists; straight from docs/EVALUATION.md."""
     sums = defaultdict(float)

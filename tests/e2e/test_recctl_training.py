@@ -40,6 +40,17 @@ def test_early_stop_and_the_curve(trained, tmp_path):
     assert "none/x.svg" in recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, *QUICK, "--plot", tmp_path / "none/x.svg", code=1).stderr
 
 
+def test_personal_rows_are_not_fitted_to_the_slice(tmp_path):
+    """Three users with three positives each, which is just enough; the slice takes the last one."""
+    with (tmp_path / "watch_stats.jsonl").open("w") as out:
+        for i in range(9):
+            out.write(json.dumps({"user_id": i // 3, "item_id": i // 3 + i % 3, "started_at": f"2026-01-01T00:{i:02}:00+00:00", "completion": 0.9}) + "\n")
+    plan = ["train", "--data_dir", tmp_path, "--holdout", 0, "--json", *QUICK]
+    assert json.loads(recctl(*plan).stdout)["personal_rows"] == 3
+    told = json.loads(recctl(*plan, "--early_stop", 1, "--valid_share", 0.1).stdout)
+    assert (told["early_stop"]["validation_pairs"], told["personal_rows"]) == (1, 2)
+
+
 @pytest.mark.parametrize("words", [["--optimizer", "sgd", "--lr", "0.05"], ["--skip_share", "0.5"], ["--emb_dim", "7"], ["--holdout", "0.3"], ["--loss", "bce"],
                                    ["--order", "grouped"], ["--weight_completion", "1", "--half_life_days", "30"]])
 def test_other_settings_learn_too(trained, tmp_path, words):
@@ -97,7 +108,10 @@ def test_labelled_samples(trained, tmp_path):
 
 
 def test_labelled_negatives_are_what_stands_against_a_positive(tmp_path):
-    """Every user likes title 0 and refused one title of his own: scores of that one fall, those of the others keep what they began with."""
+    """
+    Every user likes title 0 and refused one title of his own: scores of that one fall, those of the others keep what they began with. Nobody has a positive in the
+    histories, and still each row is that of a user who was trained on.
+    """
     users, items = 30, 40
     with (tmp_path / "watch_stats.jsonl").open("w") as watches, (tmp_path / "samples.jsonl").open("w") as samples:
         for user in range(users):
@@ -110,10 +124,30 @@ def test_labelled_negatives_are_what_stands_against_a_positive(tmp_path):
     model = load(tmp_path / "a" / "model_bpr.pt")
     bias = dict(zip(model["item_ids"], model["bi"]))
     assert bias[0] > 0.1 and all(bias[item] < -0.1 for item in range(1, 6)) and all(bias[item] == 0 for item in range(6, items))
+    assert len({row.tobytes() for row in model["U"]}) == users
     recctl("train", *plan, "--skip_share", 0, "--out_dir", tmp_path / "b")
     bias = load(tmp_path / "b" / "model_bpr.pt")["bi"]
     assert all(value < -0.1 for value in bias[1:6])  # without them: uniform over what was shown or watched
     assert "no positives: no line of" in recctl("train", *plan[:-len(QUICK) - 2], tmp_path / "watch_stats.jsonl", "--out_dir", tmp_path / "c", *QUICK, code=1).stderr
+
+
+def shown(user, item, minute):
+    return {"user_id": user, "item_id": item, "shown_at": f"2026-01-01T{minute // 60:02}:{minute % 60:02}:00+00:00", "surface": "home", "position": 1, "request_id": "r"}
+
+
+def test_skips_are_drawn_from_all_that_are_kept(tmp_path):
+    """One user was shown 200 titles and chose none; when only skips stand against a positive, each of them is drawn, the newest, too."""
+    skipped = range(1, 201)
+    with (tmp_path / "watch_stats.jsonl").open("w") as watches, (tmp_path / "impressions.jsonl").open("w") as impressions:
+        for item in 1000, 1001, 1002:
+            watches.write(json.dumps({"user_id": 7, "item_id": item, "started_at": "2026-01-01T00:00:00+00:00", "completion": 0.9}) + "\n")
+        for item in skipped:
+            impressions.write(json.dumps(shown(7, item, item)) + "\n")
+        impressions.write(json.dumps(shown(8, 1, 600)) + "\n")  # time goes on, so that all of them are decided
+    recctl("train", "--data_dir", tmp_path, "--holdout", 0, "--skip_share", 1, *QUICK)
+    model = load(tmp_path / "model_bpr.pt")
+    bias = dict(zip(model["item_ids"].tolist(), model["bi"]))
+    assert all(bias[item] < 0 for item in skipped) and bias[1000] > 0
 
 
 @pytest.mark.parametrize("words, says", [

@@ -53,6 +53,12 @@ int judge_plan_make(const struct judge_flags *flags, const char *ks_name, const 
                     char *errstr, size_t errstr_size);
 
 /*
+ * What is wrong with flags of both commands that are each right by themselves, or that would change nothing: --train_tsv leaves no share, no completion and no time to
+ * speak of. NULL: nothing. `spec` has all of JUDGE_FLAGS, min_pos_completion and negative_after_sec.
+ */
+const char *judge_flags_fault(const struct judge_flags *flags, const struct command_spec *spec, const struct flag_words *words);
+
+/*
  * The state before the split and what is to be found: from logs, or from the files. ids_first: as for load_logs(). `command` is for messages. holdout 0 (train):
  * everything is trained on, *ret_split is empty.
  */

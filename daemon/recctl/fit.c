@@ -23,9 +23,10 @@
 #define SAMPLE_MAX 4000000u  /* decided impressions the global intercept is fitted on */
 #define NEWTON_STEPS 50
 
-void fit_mean_user(const struct learner *learner, struct tables *tables, float *ret_mean)
+void fit_mean_user(const struct learner *learner, struct tables *tables)
 {
-	double sums[4096];
+	double sums[512]; /* emb_dim is at most that */
+	float mean[512];
 	uint32_t dim = tables->dim;
 	uint64_t n = 0;
 
@@ -38,10 +39,10 @@ void fit_mean_user(const struct learner *learner, struct tables *tables, float *
 			sums[d] += (double)tables->U[(size_t)user * dim + d];
 	}
 	for (uint32_t d = 0; d < dim; d++)
-		ret_mean[d] = n ? (float)(sums[d] / (double)n) : 0;
+		mean[d] = n ? (float)(sums[d] / (double)n) : 0;
 	for (uint32_t user = 0; user < tables->n_users; user++) {
 		if (!learner_user_positives(learner, user))
-			memcpy(tables->U + (size_t)user * dim, ret_mean, dim * sizeof(*ret_mean));
+			memcpy(tables->U + (size_t)user * dim, mean, dim * sizeof(*mean));
 	}
 }
 

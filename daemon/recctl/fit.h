@@ -22,10 +22,10 @@ struct fit {
 };
 
 /*
- * ret_mean[dim]: mean of the rows of users with a positive that the learner was given, from the histories or from a file (zero when there are none). Rows of users
- * without any are then set to it: an untrained row is noise, and says nothing about a user.
+ * Sets the rows of users without a positive that the learner was given, from the histories or from a file, to the mean of the others (zero when there are none): an
+ * untrained row is noise, and says nothing about a user.
  */
-void fit_mean_user(const struct learner *learner, struct tables *tables, float *ret_mean);
+void fit_mean_user(const struct learner *learner, struct tables *tables);
 
 /*
  * The global intercept: maximum likelihood of b in P(watched far enough) = sigmoid(dot(U[u], V[i]) + bi[i] + b) over all decided impressions (a sample of users

@@ -8,6 +8,7 @@
 
 #include "daemon/backends.h"
 #include "daemon/recctl/train.h"
+#include "daemon/recctl/train_preset.h"
 #include "daemon/skips.h"
 
 const char *const train_backends[] = { "auto", "cpu", "cuda", NULL };
@@ -112,7 +113,7 @@ static int give_skips(struct train_run *run)
 	return rc;
 }
 
-static struct learn_options learn_options_of(const struct train_run *run)
+struct learn_options train_learn_options(const struct train_run *run)
 {
 	const struct train_options *options = run->options;
 	struct learn_options learn;
@@ -128,7 +129,9 @@ static struct learn_options learn_options_of(const struct train_run *run)
 	learn.order = options->order;
 	learn.precision = options->precision;
 	learn.learning_rate = (float)options->lr;
-	learn.reg_user = learn.reg_pos = learn.reg_neg = (float)options->reg;
+	learn.reg_user = (float)options->reg_user;
+	learn.reg_pos = (float)options->reg_pos;
+	learn.reg_neg = (float)options->reg_neg;
 	learn.reg_bias = (float)options->reg_bias;
 	learn.adagrad_forget = 0; /* a file has an end: the rate falls instead */
 	learn.init_scale = (float)options->init_scale;
@@ -160,7 +163,7 @@ static int feed_positives(struct train_run *run)
 
 static int open_learner(struct train_run *run)
 {
-	const struct learn_options learn = learn_options_of(run);
+	const struct learn_options learn = train_learn_options(run);
 	const char *wanted = train_backends[run->options->backend];
 	const struct backend_ops *ops;
 	char setting[32];
@@ -197,6 +200,12 @@ int train_make_learner(struct train_run *run)
 		rc = feed_positives(run);
 	if (!rc)
 		rc = give_skips(run);
+	if (!rc) {
+		run->n_positives = learner_n_positives(run->learner);
+		train_preset_epochs(run->options, run->n_positives);
+		const struct learn_options learn = train_learn_options(run); /* with the size of its steps */
+		rc = learner_set_options(run->learner, &learn);
+	}
 	if (rc)
 		(void)train_explain(run, rc);
 	return rc;

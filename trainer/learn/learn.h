@@ -38,6 +38,8 @@ int weight_rule_is_on(const struct weight_rule *rule);
 float weight_rule_log2(const struct weight_rule *rule, double completion, int64_t time_us);
 
 void learn_options_default(struct learn_options *options);
+/* What is wrong with the options, in words, or NULL; learner_new() refuses such. */
+const char *learn_options_fault(const struct learn_options *options);
 
 int learner_new(const struct learn_options *options, const struct backend_ops *ops, struct learner **ret_learner, char *errstr,
                 size_t errstr_size);

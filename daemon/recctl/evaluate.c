@@ -190,6 +190,7 @@ static int print_json(const struct run *run)
 	return rc;
 }
 
+/* What is wrong with flags that are each right by themselves; NULL: nothing. */
 static const char *flags_fault(const struct options *options, const struct flag_words *words)
 {
 	if (options->oracle && options->judge.train_tsv)
@@ -203,7 +204,6 @@ int command_evaluate(int argc, char **argv)
 	struct flag_words words;
 	struct run run = { .options = &options };
 	int rc = flags_main(&spec, argc, argv, &options, &words);
-
 	const char *fault = rc < 0 ? flags_fault(&options, &words) : NULL;
 
 	if (fault) {

@@ -73,7 +73,8 @@ static const struct flag flags[] = {
 	{ .name = "k_eval", .type = FLAG_STRING, AT(k_eval), .fallback = "50", .placeholder = "K[,K...]",
 	  .help = "K of Recall@K, NDCG@K, HR@K, coverage and popularity: up to 8 numbers with commas between them. The first one is the table's." },
 	{ .name = "early_stop", .type = FLAG_INT, AT(early_stop), .fallback = "0", .min = 0, .max = 1000000, .placeholder = "PATIENCE",
-	  .help = "Stop after so many epochs without a better NDCG on a validation slice of the training data, and keep the best epoch. Neither the model nor personal rows are trained on the slice. "
+	  .help = "Stop after so many epochs without a better NDCG on a validation slice of the training data, and keep the best epoch. Neither the model nor "
+	          "personal rows are trained on the slice. "
 	          "0: train all epochs on everything." },
 	{ .name = "valid_share", .type = FLAG_FLOAT, AT(valid_share), .fallback = "0.1", .min = 0.0001, .max = 0.5,
 	  .help = "With --early_stop: share of the positives in that slice, the last ones by time." },

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_internal.h"
+#include "daemon/skips.h"
 
 #define APPLY_BUDGET_US 20000
 #define FOLD_BUDGET_US 6000
@@ -53,24 +54,9 @@ int64_t engine_model_clock_us(const struct engine *engine)
 	return engine->clock_base_us + engine_mono_us() - engine->clock_start_us;
 }
 
-static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t max)
-{
-	const struct engine *engine = ctx;
-	struct decided_impression decided[64];
-	struct user_facts facts;
-	size_t n, kept = 0;
-
-	state_user_facts(engine->state, user, &facts);
-	n = state_decided(engine->state, &facts, decided, 64);
-	for (size_t i = 0; i < n && i < 64 && kept < max; i++)
-		if (decided[i].label == 0)
-			ret_items[kept++] = decided[i].item;
-	return kept;
-}
-
 static int open_learner(struct engine *engine, const struct checkpoint_loaded *loaded, char *errstr, size_t errstr_size)
 {
-	const struct skip_source skips = { .list = list_skips, .ctx = engine };
+	const struct skip_source skips = { .list = skips_newest, .ctx = engine->state };
 	int rc = engine_device_open(engine, errstr, errstr_size);
 
 	if (rc == 0)

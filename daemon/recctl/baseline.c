@@ -153,6 +153,23 @@ void popularity_score(void *ctx, uint32_t user, float *scores)
 
 /* ---- models ---- */
 
+void model_mean_user(const struct state *state, const struct tables *tables, float *ret_mean)
+{
+	uint64_t n = 0;
+
+	memset(ret_mean, 0, tables->dim * sizeof(*ret_mean));
+	for (uint32_t user = 0; user < tables->n_users; user++) {
+		struct user_facts facts;
+
+		state_user_facts(state, user, &facts);
+		if (!state_positives(state, &facts, NULL, 0))
+			continue;
+		n++;
+		for (uint32_t d = 0; d < tables->dim; d++) /* running mean */
+			ret_mean[d] += (tables->U[(size_t)user * tables->dim + d] - ret_mean[d]) / (float)n;
+	}
+}
+
 void model_score(void *ctx, uint32_t user, float *scores)
 {
 	const struct model_scores *model = ctx;

@@ -45,13 +45,15 @@ int popularity_scores_make(const struct state *state, uint32_t n_extra_items, st
 void popularity_scores_free(struct popularity_scores *scores);
 void popularity_score(void *ctx, uint32_t user, float *scores); /* ctx: struct popularity_scores */
 
-/* A model whose rows are the state's indexes. Users beyond its rows get the mean row; items beyond them come last. */
+/* A model whose rows are the state's indexes. Users beyond its rows get the mean row of model_mean_user(); items beyond them come last. */
 struct model_scores {
 	const struct tables *tables;
 	const float *mean_user; /* [dim] */
 	uint32_t n_items;       /* may be above tables->n_items */
 };
 void model_score(void *ctx, uint32_t user, float *scores); /* ctx: struct model_scores */
+/* ret_mean[dim]: mean of the model's rows of users with a positive before the split; zero when there are none. For users whom the model does not know. */
+void model_mean_user(const struct state *state, const struct tables *tables, float *ret_mean);
 
 /*
  * Item-kNN over the positives before the split: each item keeps its `neighbours` most similar items, similarity = common users / (sqrt(users of one x users

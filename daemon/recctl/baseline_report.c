@@ -119,6 +119,15 @@ static void add_estimate(struct table *table, const struct rank_estimate *estima
 		table_cell(table, "%.4f", estimate->mean);
 }
 
+/* A mean that may be over nobody. */
+static void add_share(struct table *table, double value)
+{
+	if (isnan(value))
+		table_cell(table, "-");
+	else
+		table_cell(table, "%.3f", value);
+}
+
 static void add_row(struct table *table, const struct judged_row *row, int group, const struct judge_options *options)
 {
 	const struct rank_estimate *of = row->judged->figures[group];
@@ -138,7 +147,7 @@ static void add_row(struct table *table, const struct judged_row *row, int group
 		table_cell(table, "%.3f", row->judged->coverage[0]);
 	else
 		table_cell(table, "%s", "");
-	table_cell(table, "%.3f", of[rank_column(0, RANK_POPULARITY)].mean);
+	add_share(table, of[rank_column(0, RANK_POPULARITY)].mean);
 }
 
 static void print_end(struct table *table)
@@ -163,7 +172,7 @@ static void print_other_ks(const struct judged_row *rows, size_t n, const struct
 			for (int figure = RANK_RECALL; figure <= RANK_HIT_RATE; figure++)
 				add_estimate(&table, &of[rank_column(k, (enum rank_figure)figure)], options->resamples != 0);
 			table_cell(&table, "%.3f", rows[i].judged->coverage[k]);
-			table_cell(&table, "%.3f", of[rank_column(k, RANK_POPULARITY)].mean);
+			add_share(&table, of[rank_column(k, RANK_POPULARITY)].mean);
 		}
 	}
 	print_end(&table);

@@ -19,7 +19,7 @@ struct options {
 	const char *data_dir, *model_path, *oracle;
 	const char *k;
 	double min_pos_completion;
-	int64_t threads;
+	int64_t threads, negative_after_sec;
 	int json;
 	struct judge_flags judge;
 };
@@ -35,6 +35,8 @@ static const struct flag flags[] = {
 	  .help = "K of Recall@K, NDCG@K, HR@K, coverage and popularity: up to 8 numbers with commas between them. The first one is the table's." },
 	{ .name = "min_pos_completion", .type = FLAG_FLOAT, AT(min_pos_completion), .fallback = "0.6", .min = 0, .max = 1,
 	  .help = "A watch at least this complete makes its title a positive." },
+	{ .name = "negative_after_sec", .type = FLAG_INT, AT(negative_after_sec), .fallback = "1800", .min = 0, .max = 1e9,
+	  .help = "An impression this old without a reaction is a skip: what conf is compared with." },
 	{ .name = "oracle", .type = FLAG_STRING, AT(oracle), .placeholder = "FILE",
 	  .help = "True chances of synthetic logs, from `recctl synth --oracle`: its ranking is the best possible one." },
 	{ .name = "threads", .type = FLAG_INT, AT(threads), .fallback = "0", .min = 0, .max = 1024, .help = "CPU threads. 0: all processors this process may use." },
@@ -75,28 +77,6 @@ struct run {
 	char errstr[512];
 };
 
-/* Mean row of the model's users who had positives before the split; for users the model does not know. */
-static int find_mean_user(struct run *run)
-{
-	const struct tables *tables = &run->model.tables;
-	uint64_t n = 0;
-
-	run->mean_user = calloc(tables->dim, sizeof(*run->mean_user));
-	if (!run->mean_user)
-		return -ENOMEM;
-	for (uint32_t user = 0; user < tables->n_users; user++) {
-		struct user_facts facts;
-
-		state_user_facts(run->state, user, &facts);
-		if (!state_positives(run->state, &facts, NULL, 0))
-			continue;
-		n++;
-		for (uint32_t d = 0; d < tables->dim; d++) /* running mean */
-			run->mean_user[d] += (tables->U[(size_t)user * tables->dim + d] - run->mean_user[d]) / (float)n;
-	}
-	return 0;
-}
-
 static int read_all(struct run *run)
 {
 	const struct options *options = run->options;
@@ -106,9 +86,13 @@ static int read_all(struct run *run)
 	if (!rc)
 		rc = judge_load(&options->judge, &run->plan, options->data_dir, &run->rules, &run->model, "evaluate", &run->state, &loaded, &run->split,
 		                run->errstr, sizeof(run->errstr));
-	if (!rc)
-		rc = find_mean_user(run);
-	return rc;
+	if (rc)
+		return rc;
+	run->mean_user = calloc(run->model.tables.dim, sizeof(*run->mean_user));
+	if (!run->mean_user)
+		return -ENOMEM;
+	model_mean_user(run->state, &run->model.tables, run->mean_user);
+	return 0;
 }
 
 static int judge_oracle(struct run *run)
@@ -171,9 +155,14 @@ static void print_text(const struct run *run)
 	judged_print(rows, n, &run->plan.judge);
 	if (run->calibration.decided)
 		calibration_print(stdout, "  conf on held-out impressions", &run->calibration);
-	if (run->options->oracle)
-		printf("share of the distance from popularity to the oracle that the model covers: %.1f %% (NDCG@%u)\n", 100 * share_covered(run),
-		       (unsigned)run->plan.judge.ks[0]);
+	if (run->options->oracle) {
+		double share = share_covered(run);
+		char text[32] = "-";
+
+		if (isfinite(share))
+			snprintf(text, sizeof(text), "%.1f %%", 100 * share);
+		printf("share of the distance from popularity to the oracle that the model covers: %s (NDCG@%u)\n", text, (unsigned)run->plan.judge.ks[0]);
+	}
 }
 
 static int print_json(const struct run *run)
@@ -201,13 +190,26 @@ static int print_json(const struct run *run)
 	return rc;
 }
 
+/* What is wrong with flags that are each right by themselves; NULL: nothing. */
+static const char *flags_fault(const struct options *options, const struct flag_words *words)
+{
+	if (options->oracle && options->judge.train_tsv)
+		return "--oracle does not go with --train_tsv: it knows the titles and users of the synthetic logs that it was made with";
+	return judge_flags_fault(&options->judge, &spec, words);
+}
+
 int command_evaluate(int argc, char **argv)
 {
 	struct options options;
 	struct flag_words words;
 	struct run run = { .options = &options };
 	int rc = flags_main(&spec, argc, argv, &options, &words);
+	const char *fault = rc < 0 ? flags_fault(&options, &words) : NULL;
 
+	if (fault) {
+		fprintf(stderr, "recctl evaluate: %s\n", fault);
+		return EXIT_USAGE;
+	}
 	if (rc >= 0)
 		return rc;
 	if (judge_plan_make(&options.judge, "k", options.k, options.threads ? (uint32_t)options.threads : parallel_cores(), &run.plan, run.errstr,
@@ -215,7 +217,7 @@ int command_evaluate(int argc, char **argv)
 		fprintf(stderr, "recctl evaluate: %s\n", run.errstr);
 		return EXIT_USAGE;
 	}
-	run.rules = (struct state_rules){ .min_pos_completion = (float)options.min_pos_completion, .negative_after_us = 1800 * INT64_C(1000000) };
+	run.rules = (struct state_rules){ .min_pos_completion = (float)options.min_pos_completion, .negative_after_us = options.negative_after_sec * 1000000 };
 	rc = -ENOMEM;
 	if (!options.model_path && asprintf(&run.default_path, "%s/model_bpr_personalized.pt", options.data_dir) < 0)
 		run.default_path = NULL;

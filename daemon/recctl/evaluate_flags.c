@@ -41,8 +41,7 @@ int judge_plan_make(const struct judge_flags *flags, const char *ks_name, const 
                     char *errstr, size_t errstr_size)
 {
 	struct judge_plan plan = {
-		.split = { .kind = (enum split_kind)flags->split, .share = flags->test_share > 0 ? flags->test_share : flags->holdout,
-		           .last_n = (uint32_t)flags->test_last },
+		.split = { .kind = (enum split_kind)flags->split, .share = flags->holdout, .last_n = (uint32_t)flags->test_last },
 		.files = flags->train_tsv || flags->test_tsv,
 		.judge = { .threads = threads, .resamples = (uint32_t)flags->bootstrap, .seed = BOOTSTRAP_SEED },
 	};
@@ -64,6 +63,19 @@ int judge_plan_make(const struct judge_flags *flags, const char *ks_name, const 
 	if (!rc)
 		*ret_plan = plan;
 	return rc;
+}
+
+const char *judge_flags_fault(const struct judge_flags *flags, const struct command_spec *spec, const struct flag_words *words)
+{
+	if (!flags->train_tsv && !flags->test_tsv)
+		return flags_given(spec, words, "tsv_format") ? "--tsv_format says how --train_tsv and --test_tsv read; neither is there" : NULL;
+	if (flags_given(spec, words, "holdout") || flags_given(spec, words, "test_share"))
+		return "--train_tsv and --test_tsv come split already; leave --holdout and --test_share out";
+	if (flags_given(spec, words, "min_pos_completion"))
+		return "--min_pos_completion does not go with --train_tsv: every pair is a positive";
+	if (flags_given(spec, words, "negative_after_sec"))
+		return "--negative_after_sec does not go with --train_tsv: pairs come without impressions";
+	return NULL;
 }
 
 int judge_load(const struct judge_flags *flags, const struct judge_plan *plan, const char *data_dir, const struct state_rules *rules,

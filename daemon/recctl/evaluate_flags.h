@@ -10,7 +10,7 @@
 /* A member of both commands' options. */
 struct judge_flags {
 	int split, tsv_format;
-	double holdout, test_share, knn_shrink;
+	double holdout, knn_shrink;
 	int64_t test_last, knn, bootstrap;
 	const char *train_tsv, *test_tsv;
 };
@@ -21,7 +21,8 @@ extern const char *const judge_splits[], *const judge_tsv_formats[];
 #define JUDGE_AT(TYPE, MEMBER, field) .offset = offsetof(struct TYPE, MEMBER) + offsetof(struct judge_flags, field)
 #define JUDGE_FLAGS(TYPE, MEMBER, HOLDOUT_MIN, HOLDOUT_HELP) \
 	{ .name = "holdout", .type = FLAG_FLOAT, JUDGE_AT(TYPE, MEMBER, holdout), .fallback = "0.1", .min = (HOLDOUT_MIN), .max = 0.9, .help = (HOLDOUT_HELP) }, \
-	{ .name = "test_share", .type = FLAG_FLOAT, JUDGE_AT(TYPE, MEMBER, test_share), .min = 0, .max = 0.9, .help = "Another name of --holdout." }, \
+	{ .name = "test_share", .type = FLAG_FLOAT, JUDGE_AT(TYPE, MEMBER, holdout), .fallback = "0.1", .min = (HOLDOUT_MIN), .max = 0.9, \
+	  .help = "Another name of --holdout; the last one given counts." }, \
 	{ .name = "split", .type = FLAG_CHOICE, JUDGE_AT(TYPE, MEMBER, split), .fallback = "global", .choices = judge_splits, \
 	  .help = "global: one time for all, so that nobody is judged by what others did later. user: the last watches of each user by started_at." }, \
 	{ .name = "test_last", .type = FLAG_INT, JUDGE_AT(TYPE, MEMBER, test_last), .fallback = "0", .min = 0, .max = 1000000, .placeholder = "N", \
@@ -50,6 +51,12 @@ struct judge_plan {
 /* ks_text: "20" or "20,50,100", of the flag `ks_name`. 0, or -EINVAL: errstr says which flag is wrong and what it takes. */
 int judge_plan_make(const struct judge_flags *flags, const char *ks_name, const char *ks_text, uint32_t threads, struct judge_plan *ret_plan,
                     char *errstr, size_t errstr_size);
+
+/*
+ * What is wrong with flags of both commands that are each right by themselves, or that would change nothing: --train_tsv leaves no share, no completion and no time to
+ * speak of. NULL: nothing. `spec` has all of JUDGE_FLAGS, min_pos_completion and negative_after_sec.
+ */
+const char *judge_flags_fault(const struct judge_flags *flags, const struct command_spec *spec, const struct flag_words *words);
 
 /*
  * The state before the split and what is to be found: from logs, or from the files. ids_first: as for load_logs(). `command` is for messages. holdout 0 (train):

@@ -15,6 +15,7 @@
 #include "daemon/recctl/fit_internal.h"
 #include "daemon/recctl/load_logs.h"
 #include "daemon/recctl/parallel.h"
+#include "daemon/recctl/train_validate.h"
 #include "trainer/learn/learn.h"
 #include "trainer/learn/score.h"
 
@@ -22,34 +23,26 @@
 #define SAMPLE_MAX 4000000u  /* decided impressions the global intercept is fitted on */
 #define NEWTON_STEPS 50
 
-/* Positives of a user, without listing them. */
-static size_t count_positives(const struct state *state, uint32_t user)
+void fit_mean_user(const struct learner *learner, struct tables *tables)
 {
-	struct user_facts facts;
-
-	state_user_facts(state, user, &facts);
-	return state_positives(state, &facts, NULL, 0);
-}
-
-void fit_mean_user(const struct fit *fit, struct tables *tables, float *ret_mean)
-{
-	double sums[4096];
+	double sums[512]; /* emb_dim is at most that */
+	float mean[512];
 	uint32_t dim = tables->dim;
 	uint64_t n = 0;
 
 	memset(sums, 0, dim * sizeof(*sums));
 	for (uint32_t user = 0; user < tables->n_users; user++) {
-		if (!count_positives(fit->state, user))
+		if (!learner_user_positives(learner, user))
 			continue;
 		n++;
 		for (uint32_t d = 0; d < dim; d++)
 			sums[d] += (double)tables->U[(size_t)user * dim + d];
 	}
 	for (uint32_t d = 0; d < dim; d++)
-		ret_mean[d] = n ? (float)(sums[d] / (double)n) : 0;
+		mean[d] = n ? (float)(sums[d] / (double)n) : 0;
 	for (uint32_t user = 0; user < tables->n_users; user++) {
-		if (!count_positives(fit->state, user))
-			memcpy(tables->U + (size_t)user * dim, ret_mean, dim * sizeof(*ret_mean));
+		if (!learner_user_positives(learner, user))
+			memcpy(tables->U + (size_t)user * dim, mean, dim * sizeof(*mean));
 	}
 }
 
@@ -174,12 +167,25 @@ uint64_t fit_user_seed(uint64_t seed, int64_t user_id)
 	return x ^ (x >> 31);
 }
 
-/* Positives of a user in *ret_items, which grows. Returns how many, or SIZE_MAX when out of memory. */
-static size_t positives_of(const struct state *state, uint32_t user, uint32_t **items, size_t *capacity)
+size_t fit_positives(const struct fit *fit, const struct user_facts *facts, uint32_t user, uint32_t *ret_items, size_t max)
+{
+	size_t n = state_positives(fit->state, facts, ret_items, max), kept = 0;
+
+	n = n < max ? n : max;
+	if (!fit->slice)
+		return n;
+	for (size_t i = 0; i < n; i++)
+		if (!validation_has(fit->slice, user, ret_items[i]))
+			ret_items[kept++] = ret_items[i];
+	return kept;
+}
+
+/* Positives of a user in *items, which grows. Returns how many, or SIZE_MAX when out of memory. */
+static size_t positives_of(const struct fit *fit, uint32_t user, uint32_t **items, size_t *capacity)
 {
 	struct user_facts facts;
 
-	state_user_facts(state, user, &facts);
+	state_user_facts(fit->state, user, &facts);
 	if (facts.n_watches > *capacity) {
 		free(*items);
 		*capacity = facts.n_watches + facts.n_watches / 2u;
@@ -189,7 +195,7 @@ static size_t positives_of(const struct state *state, uint32_t user, uint32_t **
 			return SIZE_MAX;
 		}
 	}
-	return state_positives(state, &facts, *items, *capacity);
+	return fit_positives(fit, &facts, user, *items, *capacity);
 }
 
 static int fit_personal_range(void *ctx, uint32_t begin, uint32_t end)
@@ -205,7 +211,7 @@ static int fit_personal_range(void *ctx, uint32_t begin, uint32_t end)
 		const float *start = tables->U + (size_t)user * tables->dim;
 		float *row = job->U + (size_t)user * tables->dim;
 		struct personalize_options options = *job->options;
-		size_t n = positives_of(job->fit->state, user, &positives, &capacity);
+		size_t n = positives_of(job->fit, user, &positives, &capacity);
 
 		options.seed = fit_user_seed(options.seed, state_user_ids(job->fit->state)[user]);
 		memcpy(row, start, tables->dim * sizeof(*row));

@@ -8,22 +8,24 @@
 #include "trainer/learn/personalize.h"
 
 struct learner;
+struct validation;
 
 /* Precision of the prior of a user's intercept, in decided impressions; recd's default, too. */
 #define FIT_INTERCEPT_PRIOR_WEIGHT 8.0f
 
 struct fit {
 	const struct state *state;
+	const struct validation *slice; /* positives that personal rows are not fitted to; NULL: none */
 	struct learner *learner; /* fits personal rows in batches where it has a device, if its last pull gave the tables; NULL: threads alone */
 	uint32_t threads;
 	float intercept; /* the prior of every user's bu; set by fit_global_intercept() */
 };
 
 /*
- * ret_mean[dim]: mean of the rows of users with positives (zero when there are none). Rows of users without any are then set to it: an untrained row is
- * noise, and says nothing about a user.
+ * Sets the rows of users without a positive that the learner was given, from the histories or from a file, to the mean of the others (zero when there are none): an
+ * untrained row is noise, and says nothing about a user.
  */
-void fit_mean_user(const struct fit *fit, struct tables *tables, float *ret_mean);
+void fit_mean_user(const struct learner *learner, struct tables *tables);
 
 /*
  * The global intercept: maximum likelihood of b in P(watched far enough) = sigmoid(dot(U[u], V[i]) + bi[i] + b) over all decided impressions (a sample of users

@@ -69,7 +69,7 @@ static int batch_add(struct batch *batch, const struct personal *job, uint32_t u
 		batch->positives = grown;
 		batch->capacity = capacity;
 	}
-	size_t n = batch->positives ? state_positives(state, &facts, batch->positives + at, facts.n_watches) : 0;
+	size_t n = batch->positives ? fit_positives(job->fit, &facts, user, batch->positives + at, facts.n_watches) : 0;
 	if (n == 0 || n < job->min_positives)
 		return 0;
 	memcpy(batch->starts + (size_t)batch->n * dim, job->tables->U + (size_t)user * dim, dim * sizeof(float));

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "daemon/recctl/fit.h"
+#include "trainer/state/state.h"
 
 struct personal {
 	const struct fit *fit;
@@ -18,6 +19,9 @@ struct personal {
 	float *U; /* [n_users, dim] */
 	atomic_uint_fast64_t fitted;
 };
+
+/* Positives of a user whose facts these are, but for the slice's; at most max. Returns how many were written. */
+size_t fit_positives(const struct fit *fit, const struct user_facts *facts, uint32_t user, uint32_t *ret_items, size_t max);
 
 /* A seed of the user's own. */
 uint64_t fit_user_seed(uint64_t seed, int64_t user_id);

@@ -6,6 +6,7 @@
  */
 #include "daemon/recctl/flags.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -360,7 +361,8 @@ int flags_given(const struct command_spec *spec, const struct flag_words *words,
 {
 	const struct flag *flag = find_flag(spec, name);
 
-	return flag && (words->given >> (flag - spec->flags)) & 1;
+	assert(flag); /* a name that no flag has would be taken for not given */
+	return (words->given >> (flag - spec->flags)) & 1;
 }
 
 /* Prints text word by word, broken at HELP_WIDTH, every line indented. */

@@ -92,7 +92,7 @@ int flags_parse(const struct command_spec *spec, int argc, char **argv, void *op
 /* flags_parse() for a main: prints help to stdout or the mistake to stderr. Returns the exit code to leave with, or -1 to go on. */
 int flags_main(const struct command_spec *spec, int argc, char **argv, void *options, struct flag_words *ret_words);
 
-/* Whether flag `name` (as in the table) was on the line. */
+/* Whether flag `name` was on the line; there must be such a flag. */
 int flags_given(const struct command_spec *spec, const struct flag_words *words, const char *name);
 
 /* The help page of a command. */

@@ -2,7 +2,8 @@
  * import_checkpoint.c: writes an imported model as a checkpoint with an empty state (import_checkpoint.h). Main thread of recctl, under the data directory's lock.
  *
  * The checkpoint is written by the same code as recd's own. Adagrad sums begin at ACC_BEGIN instead of 0, with which the first step of a row would be as long as
- * the learning rate allows and undo much of what was learnt elsewhere.
+ * the learning rate allows and undo much of what was learnt elsewhere. Plain gradient steps have no such memory: there the rows move at the full rate while the
+ * logs are news, and settle again (docs/FORMATS.md).
  */
 #include "daemon/recctl/import_checkpoint.h"
 

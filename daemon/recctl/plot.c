@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PANEL_W 460.0
@@ -197,34 +198,58 @@ static void put_all(FILE *out, const char *title, const struct plot_panel *panel
 	fputs("</svg>\n", out);
 }
 
+/* The temporary file beside `path`, opened. NULL: *ret_rc is -errno, errstr says why. */
+static FILE *open_temporary(const char *path, char *temporary, size_t size, int *ret_rc, char *errstr, size_t errstr_size)
+{
+	struct stat st;
+	FILE *out = NULL;
+
+	*ret_rc = 0;
+	if (snprintf(temporary, size, "%s.%ld.tmp", path, (long)getpid()) >= (int)size)
+		*ret_rc = -ENAMETOOLONG;
+	else if (!stat(path, &st) && S_ISDIR(st.st_mode))
+		*ret_rc = -EISDIR;
+	else if (!(out = fopen(temporary, "we")))
+		*ret_rc = -errno;
+	if (*ret_rc)
+		snprintf(errstr, errstr_size, "%s: open: %s", path, strerror(-*ret_rc));
+	return out;
+}
+
+int plot_check(const char *path, char *errstr, size_t errstr_size)
+{
+	char temporary[4096];
+	int rc;
+	FILE *out = open_temporary(path, temporary, sizeof(temporary), &rc, errstr, errstr_size);
+
+	if (!out)
+		return rc;
+	fclose(out);
+	(void)unlink(temporary);
+	return 0;
+}
+
 int plot_write(const char *path, const char *title, const struct plot_panel *panels, size_t n_panels, char *errstr, size_t errstr_size)
 {
 	char temporary[4096];
-	const char *step = "open";
-	int rc = 0;
+	const char *step = "write";
+	int rc;
+	FILE *out = open_temporary(path, temporary, sizeof(temporary), &rc, errstr, errstr_size);
 
-	if (snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", path, (long)getpid()) >= (int)sizeof(temporary)) {
-		snprintf(errstr, errstr_size, "%s: the name is too long", path);
-		return -ENAMETOOLONG;
-	}
-	FILE *out = fopen(temporary, "we");
-	if (!out) {
+	if (!out)
+		return rc;
+	put_all(out, title, panels, n_panels);
+	if (fflush(out) || ferror(out))
+		rc = errno ? -errno : -EIO;
+	if (fclose(out) && !rc)
+		rc = errno ? -errno : -EIO;
+	if (!rc && rename(temporary, path)) {
+		step = "rename";
 		rc = -errno;
-	} else {
-		put_all(out, title, panels, n_panels);
-		step = "write";
-		if (fflush(out) || ferror(out))
-			rc = errno ? -errno : -EIO;
-		if (fclose(out) && !rc)
-			rc = errno ? -errno : -EIO;
-		if (!rc && rename(temporary, path)) {
-			step = "rename";
-			rc = -errno;
-		}
-		if (rc)
-			(void)unlink(temporary);
 	}
-	if (rc)
+	if (rc) {
+		(void)unlink(temporary);
 		snprintf(errstr, errstr_size, "%s: %s: %s", path, step, strerror(-rc));
+	}
 	return rc;
 }

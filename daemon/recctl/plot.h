@@ -22,6 +22,9 @@ struct plot_panel {
  */
 int plot_write(const char *path, const char *title, const struct plot_panel *panels, size_t n_panels, char *errstr, size_t errstr_size);
 
+/* Whether plot_write() can write there: makes its temporary file and takes it away again. 0, or -errno with text. */
+int plot_check(const char *path, char *errstr, size_t errstr_size);
+
 /*
  * Round tick values that cover [low, high]: the first one, the distance (1, 2 or 5 times a power of ten) and how many, between 2 and 9. low <= high, both
  * finite; equal ones are taken apart.

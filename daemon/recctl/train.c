@@ -13,6 +13,7 @@
 
 #include "daemon/recctl/commands.h"
 #include "daemon/recctl/parallel.h"
+#include "daemon/recctl/plot.h"
 #include "daemon/recctl/save_model.h"
 #include "daemon/recctl/train.h"
 #include "daemon/recctl/train_preset.h"
@@ -49,6 +50,9 @@ static const struct flag flags[] = {
 	{ .name = "order", .type = FLAG_CHOICE, AT(order), .fallback = "shuffled", .choices = orders,
 	  .help = "shuffled: positives in random order. grouped: in short runs of one user, which is faster where the tables are larger than the processor's caches." },
 	{ .name = "reg", .type = FLAG_FLOAT, AT(reg), .fallback = "0.02", .min = 0, .max = 100, .help = "L2 weight of user and item vectors." },
+	{ .name = "reg_user", .type = FLAG_FLOAT, AT(reg_user), .min = 0, .max = 100, .help = "L2 weight of the user's vector. When not given, --reg." },
+	{ .name = "reg_pos", .type = FLAG_FLOAT, AT(reg_pos), .min = 0, .max = 100, .help = "L2 weight of the positive item's vector. When not given, --reg." },
+	{ .name = "reg_neg", .type = FLAG_FLOAT, AT(reg_neg), .min = 0, .max = 100, .help = "L2 weight of the negative item's vector. When not given, --reg." },
 	{ .name = "reg_bias", .type = FLAG_FLOAT, AT(reg_bias), .fallback = "0", .min = 0, .max = 100, .help = "L2 weight of the items' biases." },
 	{ .name = "init_scale", .type = FLAG_FLOAT, AT(init_scale), .fallback = "1", .min = 0, .max = 1000,
 	  .help = "Rows start as uniform numbers in -0.5..0.5, times this, divided by emb_dim." },
@@ -69,7 +73,8 @@ static const struct flag flags[] = {
 	{ .name = "k_eval", .type = FLAG_STRING, AT(k_eval), .fallback = "50", .placeholder = "K[,K...]",
 	  .help = "K of Recall@K, NDCG@K, HR@K, coverage and popularity: up to 8 numbers with commas between them. The first one is the table's." },
 	{ .name = "early_stop", .type = FLAG_INT, AT(early_stop), .fallback = "0", .min = 0, .max = 1000000, .placeholder = "PATIENCE",
-	  .help = "Stop after so many epochs without a better NDCG on a validation slice of the training data, and keep the best epoch. The slice is not trained on. "
+	  .help = "Stop after so many epochs without a better NDCG on a validation slice of the training data, and keep the best epoch. Neither the model nor "
+	          "personal rows are trained on the slice. "
 	          "0: train all epochs on everything." },
 	{ .name = "valid_share", .type = FLAG_FLOAT, AT(valid_share), .fallback = "0.1", .min = 0.0001, .max = 0.5,
 	  .help = "With --early_stop: share of the positives in that slice, the last ones by time." },
@@ -97,7 +102,7 @@ static const struct flag flags[] = {
 	{ .name = "json", .type = FLAG_BOOL, AT(json), .help = "Print the results as one JSON object; what people read goes to standard error." },
 };
 
-static const struct command_spec spec = {
+const struct command_spec train_spec = {
 	.name = "train",
 	.purpose = "trains both models on logs and judges them on the last watches",
 	.flags = flags,
@@ -117,17 +122,21 @@ static const struct command_spec spec = {
 	            "  recctl train --train_tsv train.tsv --test_tsv test.tsv --k_eval 20",
 };
 
-/* Before training: an hour of work must not end at a folder that cannot take it. */
-static int open_out_dir(struct train_run *run)
+/* Before training: an hour of work must not end at a folder or a file that cannot take it. */
+static int open_outputs(struct train_run *run)
 {
-	if (!run->out_dir)
-		return 0;
-	run->dir_fd = save_open_dir(run->out_dir, run->errstr, sizeof(run->errstr));
-	if (run->dir_fd < 0)
-		return run->dir_fd;
-	int rc = save_check(run->dir_fd, TRAIN_FILE_GLOBAL, run->errstr, sizeof(run->errstr));
-	if (!rc)
-		rc = save_check(run->dir_fd, TRAIN_FILE_PERSONALIZED, run->errstr, sizeof(run->errstr));
+	int rc = 0;
+
+	if (run->out_dir) {
+		run->dir_fd = save_open_dir(run->out_dir, run->errstr, sizeof(run->errstr));
+		if (run->dir_fd < 0)
+			return run->dir_fd;
+		rc = save_check(run->dir_fd, TRAIN_FILE_GLOBAL, run->errstr, sizeof(run->errstr));
+		if (!rc)
+			rc = save_check(run->dir_fd, TRAIN_FILE_PERSONALIZED, run->errstr, sizeof(run->errstr));
+	}
+	if (!rc && run->options->plot)
+		rc = plot_check(run->options->plot, run->errstr, sizeof(run->errstr));
 	return rc;
 }
 
@@ -151,7 +160,7 @@ static int train_and_save(struct train_run *run)
 	                    sizeof(run->errstr));
 
 	if (!rc)
-		rc = open_out_dir(run);
+		rc = open_outputs(run);
 	if (!rc)
 		rc = cut_slice(run);
 	if (!rc && options->samples)
@@ -160,8 +169,6 @@ static int train_and_save(struct train_run *run)
 	if (!rc)
 		rc = train_make_learner(run);
 	if (!rc) {
-		run->n_positives = learner_n_positives(run->learner);
-		train_preset_epochs(run->options, run->n_positives);
 		size_t n_candidates;
 		(void)learner_candidates(run->learner, &n_candidates);
 		run->n_candidates = n_candidates;
@@ -174,8 +181,6 @@ static int train_and_save(struct train_run *run)
 		rc = train_finish_personalized(run);
 	if (!rc && run->judges)
 		rc = train_evaluate(run);
-	if (!rc && options->plot)
-		rc = train_report_plot(run);
 	if (rc == -ENOMEM && !run->errstr[0])
 		snprintf(run->errstr, sizeof(run->errstr), "out of memory");
 	return rc;
@@ -191,7 +196,8 @@ static void run_free(struct train_run *run)
 	baselines_free(&run->baselines);
 	tables_free(&run->tables);
 	tables_free(&run->best);
-	free(run->mean_user);
+	free(run->skip_offsets);
+	free(run->skip_items);
 	free(run->personal_U);
 	free(run->personal_bu);
 	free(run->epochs);
@@ -199,14 +205,63 @@ static void run_free(struct train_run *run)
 		close(run->dir_fd);
 }
 
-/* What is wrong with flags that are each right by themselves, or NULL. */
-static const char *flags_fault(const struct train_options *options)
+/* Settings that pairs without times and impressions leave without effect. */
+static const char *pairs_fault(const struct train_options *options, const struct flag_words *words)
 {
+	if (!options->judge.train_tsv)
+		return NULL;
+	if (flags_given(&train_spec, words, "data_dir"))
+		return "--data_dir does not go with --train_tsv: there are pairs instead of logs; --out_dir says where the models go";
+	if (options->weight_completion > 0)
+		return "--weight_completion does not go with --train_tsv: a pair has no completion";
+	if (options->half_life_days > 0 && !options->samples)
+		return "--half_life_days does not go with --train_tsv: a pair has no time";
+	if (options->skip_share > 0 && !options->samples)
+		return "--skip_share does not go with --train_tsv: pairs come without impressions, so there are no skips";
+	return NULL;
+}
+
+/* What is wrong with flags that are each right by themselves, or would change nothing; NULL: nothing. */
+static const char *flags_fault(const struct train_options *options, const struct flag_words *words)
+{
+	const char *fault = judge_flags_fault(&options->judge, &train_spec, words);
+
 	if (options->samples && options->loss != LOSS_BCE)
 		return "--samples goes with --loss bce: a label is not a ranking";
 	if (options->samples && options->weight_completion > 0)
 		return "--weight_completion does not go with --samples: a sample has no completion";
-	return NULL;
+	if (flags_given(&train_spec, words, "valid_share") && !options->early_stop)
+		return "--valid_share is the share of the slice that --early_stop cuts; without that there is none";
+	if (flags_given(&train_spec, words, "popular_power") && !(options->popular_share > 0))
+		return "--popular_power is the power of --popular_share; without that it changes nothing";
+	return fault ? fault : pairs_fault(options, words);
+}
+
+/* Fills in what follows from the flags, and checks all of it before anything is read. -1 to go on, or an exit code. */
+static int settle(struct train_run *run, const struct flag_words *words)
+{
+	struct train_options *options = run->options;
+	const char *fault = flags_fault(options, words);
+
+	if (!fault) {
+		train_preset_settings(&train_spec, words, options);
+		if (options->amp)
+			options->precision = PRECISION_BF16;
+		run->threads = options->threads ? (uint32_t)options->threads : parallel_cores();
+		const struct learn_options learn = train_learn_options(run);
+		fault = learn_options_fault(&learn);
+	}
+	if (!fault && judge_plan_make(&options->judge, "k_eval", options->k_eval, run->threads, &run->plan, run->errstr, sizeof(run->errstr)))
+		fault = run->errstr;
+	if (fault) {
+		fprintf(stderr, "recctl train: %s\n", fault);
+		return EXIT_USAGE;
+	}
+	run->judges = run->plan.files || run->plan.split.share > 0 || run->plan.split.last_n;
+	run->out = options->json ? stderr : stdout;
+	run->out_dir = options->out_dir || run->plan.files ? options->out_dir : options->data_dir;
+	run->rules = (struct state_rules){ .min_pos_completion = (float)options->min_pos_completion, .negative_after_us = options->negative_after_sec * 1000000 };
+	return -1;
 }
 
 int command_train(int argc, char **argv)
@@ -214,30 +269,19 @@ int command_train(int argc, char **argv)
 	struct train_options options;
 	struct flag_words words;
 	struct train_run run = { .options = &options, .dir_fd = -1 };
-	int rc = flags_main(&spec, argc, argv, &options, &words);
-	const char *fault = rc < 0 ? flags_fault(&options) : NULL;
+	int rc = flags_main(&train_spec, argc, argv, &options, &words);
 
-	if (fault)
-		fprintf(stderr, "recctl train: %s\n", fault);
-	if (rc >= 0 || fault)
-		return rc >= 0 ? rc : EXIT_USAGE;
-	train_preset_settings(&spec, &words, &options);
-	if (options.amp)
-		options.precision = PRECISION_BF16;
-	run.threads = options.threads ? (uint32_t)options.threads : parallel_cores();
-	if (judge_plan_make(&options.judge, "k_eval", options.k_eval, run.threads, &run.plan, run.errstr, sizeof(run.errstr))) {
-		fprintf(stderr, "recctl train: %s\n", run.errstr);
-		return EXIT_USAGE;
-	}
-	run.judges = run.plan.files || run.plan.split.share > 0 || run.plan.split.last_n;
-	run.out = options.json ? stderr : stdout;
-	run.out_dir = options.out_dir || run.plan.files ? options.out_dir : options.data_dir;
-	run.rules = (struct state_rules){ .min_pos_completion = (float)options.min_pos_completion, .negative_after_us = options.negative_after_sec * 1000000 };
+	if (rc < 0)
+		rc = settle(&run, &words);
+	if (rc >= 0)
+		return rc;
 	rc = train_and_save(&run);
 	if (!rc) {
 		train_report_end(&run);
 		if (options.json)
 			rc = train_report_json(&run);
+		if (!rc && options.plot)
+			rc = train_report_plot(&run);
 	}
 	if (rc)
 		fprintf(stderr, "recctl train: %s\n", run.errstr[0] ? run.errstr : strerror(-rc));

@@ -17,6 +17,7 @@
 #define TRAIN_FILE_PERSONALIZED "model_bpr_personalized.pt"
 
 extern const char *const train_backends[]; /* auto, cpu, cuda, NULL */
+extern const struct command_spec train_spec;
 
 /* The flags; help texts in train.c. */
 struct train_options {
@@ -24,14 +25,14 @@ struct train_options {
 	int64_t epochs, steps_per_epoch, batch_size, emb_dim, early_stop;
 	int64_t personalize_steps, personalize_batch, personalize_min_positives;
 	int64_t threads, negative_after_sec;
-	double lr, personalize_lr, personalize_reg, min_pos_completion, valid_share, reg, reg_bias, init_scale;
+	double lr, personalize_lr, personalize_reg, min_pos_completion, valid_share, reg, reg_user, reg_pos, reg_neg, reg_bias, init_scale;
 	double skip_share, popular_share, popular_power, hard_share;
 	double weight_completion, half_life_days;
 	int64_t hard_of;
 	uint64_t seed;
 	int optimizer, loss, order, deterministic, json;
 	int backend, precision, amp; /* backend: index into train_backends */
-	int preset, epochs_given, steps_given; /* train_preset.h */
+	int preset, epochs_given, steps_given, batch_given; /* train_preset.h */
 	struct judge_flags judge;
 };
 
@@ -53,6 +54,8 @@ struct train_run {
 	struct load_stats loaded;
 	struct state *state;
 	struct samples samples; /* --samples */
+	uint64_t *skip_offsets; /* [n_users + 1] and what they point into: skips of the histories, with --skip_share */
+	uint32_t *skip_items;
 	struct skip_source skips;
 	struct learner *learner;
 	char backend_reason[256]; /* why the CPU, where a device was looked for; "" */
@@ -60,7 +63,6 @@ struct train_run {
 	struct tables best;   /* --early_stop: of the best epoch so far */
 	int64_t best_epoch;   /* from 1; 0: no early stopping */
 	int64_t n_epochs;     /* trained */
-	float *mean_user;
 	float *personal_U, *personal_bu;
 	struct fit fit;
 	const char *out_dir; /* NULL: nothing is saved */
@@ -78,6 +80,8 @@ struct train_run {
 
 /* The parts of a run, in order; each returns 0 or -errno, with text in run->errstr where a number would not say it. */
 int train_make_learner(struct train_run *run);
+/* What the learner will be asked for; run->threads is known. */
+struct learn_options train_learn_options(const struct train_run *run);
 /* What a failed call of the learner means, into run->errstr. Returns rc. */
 int train_explain(struct train_run *run, int rc);
 int train_all(struct train_run *run);

@@ -1,6 +1,6 @@
 /*
  * train_feed.c: makes the learner of `recctl train` and gives it what it learns from: the positives with their weights, the candidates, the skips; or, with
- * --samples, the positives and labelled negatives of a file. Main thread of recctl, but for list_skips().
+ * --samples, the positives and labelled negatives of a file. Main thread of recctl.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -8,6 +8,8 @@
 
 #include "daemon/backends.h"
 #include "daemon/recctl/train.h"
+#include "daemon/recctl/train_preset.h"
+#include "daemon/skips.h"
 
 const char *const train_backends[] = { "auto", "cpu", "cuda", NULL };
 
@@ -65,25 +67,53 @@ static void put_samples(struct feed *feed)
 	}
 }
 
-/* Skips for the sampler; any training thread. */
-static size_t list_skips(void *ctx, uint32_t user, uint32_t *ret_items, size_t max)
+/* The skips of the histories, user by user. 0 or -ENOMEM. */
+static int list_skips(struct train_run *run)
 {
-	struct decided_impression decided[LOAD_IMPRESSIONS_MAX];
-	struct user_facts facts;
-	size_t n_skips = 0;
+	const uint32_t n_users = state_n_users(run->state);
+	uint32_t items[SKIPS_MAX];
+	size_t n = 0, capacity = 0;
 
-	state_user_facts(ctx, user, &facts);
-	size_t n = state_decided(ctx, &facts, decided, LOAD_IMPRESSIONS_MAX);
-	if (n > LOAD_IMPRESSIONS_MAX)
-		n = LOAD_IMPRESSIONS_MAX;
-	for (size_t i = 0; i < n && n_skips < max; i++) {
-		if (!decided[i].label)
-			ret_items[n_skips++] = decided[i].item;
+	run->skip_offsets = calloc((size_t)n_users + 1, sizeof(*run->skip_offsets));
+	if (!run->skip_offsets)
+		return -ENOMEM;
+	for (uint32_t user = 0; user < n_users; user++) {
+		size_t of_user = skips_newest(run->state, user, items, SKIPS_MAX);
+
+		if (n + of_user > capacity) {
+			size_t wanted = capacity + capacity / 2 + SKIPS_MAX;
+			uint32_t *grown = realloc(run->skip_items, wanted * sizeof(*grown));
+
+			if (!grown)
+				return -ENOMEM;
+			run->skip_items = grown;
+			capacity = wanted;
+		}
+		for (size_t i = 0; i < of_user; i++)
+			run->skip_items[n + i] = items[i];
+		n += of_user;
+		run->skip_offsets[user + 1] = n;
 	}
-	return n_skips;
+	run->skips = (struct skip_source){ .offsets = run->skip_offsets, .items = run->skip_items, .n_users = n_users };
+	return 0;
 }
 
-static struct learn_options learn_options_of(const struct train_run *run)
+static int give_skips(struct train_run *run)
+{
+	int rc = 0;
+
+	if (!(run->options->skip_share > 0))
+		return 0;
+	if (run->options->samples)
+		run->skips = samples_skips(&run->samples);
+	else
+		rc = list_skips(run);
+	if (!rc)
+		learner_set_skips(run->learner, &run->skips);
+	return rc;
+}
+
+struct learn_options train_learn_options(const struct train_run *run)
 {
 	const struct train_options *options = run->options;
 	struct learn_options learn;
@@ -99,7 +129,9 @@ static struct learn_options learn_options_of(const struct train_run *run)
 	learn.order = options->order;
 	learn.precision = options->precision;
 	learn.learning_rate = (float)options->lr;
-	learn.reg_user = learn.reg_pos = learn.reg_neg = (float)options->reg;
+	learn.reg_user = (float)options->reg_user;
+	learn.reg_pos = (float)options->reg_pos;
+	learn.reg_neg = (float)options->reg_neg;
 	learn.reg_bias = (float)options->reg_bias;
 	learn.adagrad_forget = 0; /* a file has an end: the rate falls instead */
 	learn.init_scale = (float)options->init_scale;
@@ -131,7 +163,7 @@ static int feed_positives(struct train_run *run)
 
 static int open_learner(struct train_run *run)
 {
-	const struct learn_options learn = learn_options_of(run);
+	const struct learn_options learn = train_learn_options(run);
 	const char *wanted = train_backends[run->options->backend];
 	const struct backend_ops *ops;
 	char setting[32];
@@ -152,7 +184,6 @@ int train_explain(struct train_run *run, int rc)
 
 int train_make_learner(struct train_run *run)
 {
-	const struct train_options *options = run->options;
 	struct state_changes changes;
 	int rc = open_learner(run);
 
@@ -167,10 +198,15 @@ int train_make_learner(struct train_run *run)
 		rc = learner_add_candidates(run->learner, run->samples.items, run->samples.n_negatives);
 	if (!rc)
 		rc = feed_positives(run);
+	if (!rc)
+		rc = give_skips(run);
+	if (!rc) {
+		run->n_positives = learner_n_positives(run->learner);
+		train_preset_epochs(run->options, run->n_positives);
+		const struct learn_options learn = train_learn_options(run); /* with the size of its steps */
+		rc = learner_set_options(run->learner, &learn);
+	}
 	if (rc)
 		(void)train_explain(run, rc);
-	run->skips = options->samples ? samples_skips(&run->samples) : (struct skip_source){ .list = list_skips, .ctx = run->state };
-	if (!rc && options->skip_share > 0)
-		learner_set_skips(run->learner, &run->skips);
 	return rc;
 }

@@ -21,11 +21,9 @@ int train_finish_global(struct train_run *run)
 {
 	struct tables *tables = &run->tables;
 
-	run->fit = (struct fit){ .state = run->state, .learner = run->learner, .threads = run->threads };
-	run->mean_user = calloc(tables->dim, sizeof(*run->mean_user));
-	if (!run->mean_user)
-		return -ENOMEM;
-	fit_mean_user(&run->fit, tables, run->mean_user);
+	run->fit = (struct fit){ .state = run->state, .slice = run->options->early_stop ? &run->validation : NULL, .learner = run->learner,
+	                          .threads = run->threads };
+	fit_mean_user(run->learner, tables);
 	int rc = fit_global_intercept(&run->fit, tables);
 	if (!rc)
 		rc = fit_intercepts(&run->fit, tables, tables->U, tables->bu, "intercepts, users");
@@ -87,16 +85,23 @@ int train_finish_personalized(struct train_run *run)
 int train_evaluate(struct train_run *run)
 {
 	int rc = judge_baselines(&run->options->judge, run->state, &run->split, &run->plan, &run->baselines);
-	struct model_scores model = { .tables = &run->tables, .mean_user = run->mean_user, .n_items = run->plan.judge.n_items };
+	float *mean_user = calloc(run->tables.dim, sizeof(*mean_user)); /* for users whom training never met */
+	struct model_scores model = { .tables = &run->tables, .mean_user = mean_user, .n_items = run->plan.judge.n_items };
 
-	if (!rc)
+	if (!mean_user)
+		rc = -ENOMEM;
+	if (!rc) {
+		model_mean_user(run->state, &run->tables, mean_user);
 		rc = judge(&run->split, &run->plan.judge, model_score, &model, "judging the global model, users", &run->global);
+	}
 	if (!rc && run->personal_U) {
 		struct tables personal = run->tables;
 
 		personal.U = run->personal_U;
 		model.tables = &personal;
+		model_mean_user(run->state, &personal, mean_user);
 		rc = judge(&run->split, &run->plan.judge, model_score, &model, "judging the personalized model, users", &run->personalized);
 	}
+	free(mean_user);
 	return rc;
 }

@@ -41,8 +41,12 @@ void train_preset_settings(const struct command_spec *spec, const struct flag_wo
 
 	options->epochs_given = flags_given(spec, words, "epochs");
 	options->steps_given = flags_given(spec, words, "steps_per_epoch");
+	options->batch_given = flags_given(spec, words, "batch_size");
 	if (preset)
 		lay_under(preset, spec, words, options);
+	options->reg_user = flags_given(spec, words, "reg_user") ? options->reg_user : options->reg;
+	options->reg_pos = flags_given(spec, words, "reg_pos") ? options->reg_pos : options->reg;
+	options->reg_neg = flags_given(spec, words, "reg_neg") ? options->reg_neg : options->reg;
 	if (options->samples && !flags_given(spec, words, "skip_share")) { /* labelled negatives only, but for what was asked for */
 		double others = options->popular_share + (flags_given(spec, words, "hard_share") ? options->hard_share : 0);
 
@@ -62,6 +66,10 @@ void train_preset_epochs(struct train_options *options, uint64_t n_positives)
 		return;
 	if (!options->epochs_given)
 		options->epochs = learn_preset_passes(preset, n_positives);
-	if (!options->steps_given)
-		options->steps_per_epoch = (int64_t)((n_positives + (uint64_t)options->batch_size - 1) / (uint64_t)options->batch_size);
+	if (options->steps_given)
+		return;
+	uint64_t steps = (n_positives + (uint64_t)options->batch_size - 1) / (uint64_t)options->batch_size;
+	options->steps_per_epoch = (int64_t)steps;
+	if (!options->batch_given)
+		options->batch_size = (int64_t)((n_positives + steps - 1) / steps);
 }

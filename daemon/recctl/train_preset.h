@@ -15,7 +15,10 @@ extern const char *const train_preset_names[];
  * other shares.
  */
 void train_preset_settings(const struct command_spec *spec, const struct flag_words *words, struct train_options *options);
-/* With a preset, once the positives are known: an epoch is one pass, as many as the preset has, but for what the command line says. */
+/*
+ * With a preset, once the positives are known: an epoch is one pass, as many as the preset has, but for what the command line says. Steps get shorter, so that they
+ * make one pass and no more.
+ */
 void train_preset_epochs(struct train_options *options, uint64_t n_positives);
 
 #endif

@@ -64,9 +64,12 @@ void train_report_epoch(const struct train_run *run, int64_t epoch)
 {
 	const struct train_epoch *e = &run->epochs[epoch];
 	double millions = (double)e->triples / 1e6;
+	char loss[32] = "-";
 
-	fprintf(run->out, "epoch %" PRId64 "/%" PRId64 "  loss %.4f  rate %.5f to %.5f  %.2f M triples in %.2f s, %.1f M/s", epoch + 1, run->options->epochs,
-	        e->loss, e->rate_begin, e->rate_end, millions, e->seconds, e->seconds > 0 ? millions / e->seconds : 0.0);
+	if (isfinite(e->loss))
+		snprintf(loss, sizeof(loss), "%.4f", e->loss);
+	fprintf(run->out, "epoch %" PRId64 "/%" PRId64 "  loss %s  rate %.5f to %.5f  %.2f M triples in %.2f s, %.1f M/s", epoch + 1, run->options->epochs,
+	        loss, e->rate_begin, e->rate_end, millions, e->seconds, e->seconds > 0 ? millions / e->seconds : 0.0);
 	if (!isnan(e->ndcg))
 		fprintf(run->out, "  NDCG@%" PRIu32 " %.4f%s", run->plan.judge.ks[0], e->ndcg, run->best_epoch == epoch + 1 ? " (best)" : "");
 	fputc('\n', run->out);
@@ -106,8 +109,6 @@ void train_report_end(const struct train_run *run)
 	}
 	if (!run->out_dir)
 		fprintf(run->out, "nothing was saved: name a folder with --out_dir\n");
-	if (run->options->plot)
-		fprintf(run->out, "wrote %s\n", run->options->plot);
 	if (run->judges && !run->options->json)
 		judged_print(rows, n, &run->plan.judge);
 }
@@ -131,6 +132,8 @@ int train_report_plot(struct train_run *run)
 	if (loss && ndcg)
 		rc = plot_write(run->options->plot, "recctl train: learning curve", panels, run->judges || run->options->early_stop ? 2 : 1, run->errstr,
 		                sizeof(run->errstr));
+	if (!rc)
+		fprintf(run->out, "wrote %s\n", run->options->plot);
 	free(loss);
 	free(ndcg);
 	return rc;

@@ -4,6 +4,7 @@ import math
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -85,6 +86,49 @@ def test_evaluate_agrees_with_train_and_knows_the_oracle(trained):
         assert told["share_covered"] == pytest.approx((ndcg["model"] - ndcg["popularity"]) / (ndcg["oracle"] - ndcg["popularity"]), rel=1e-6)
     text = recctl("evaluate", "--data_dir", trained.data, "--k", K, "--oracle", trained.folder / "oracle.pt").stdout
     assert f"NDCG@{K}" in text and re.search(r"model covers: \d+\.\d %", text) and "\033" not in text
+
+
+def test_both_judge_strangers_alike(trained, tmp_path):
+    """A user whom nobody had met before the split has no row: both commands take the mean of the model's rows."""
+    data = tmp_path / "data"
+    shutil.copytree(trained.data, data)
+    with (data / "watch_stats.jsonl").open("a") as out:
+        for user, item in (900, 3), (900, 40), (901, 7):
+            out.write(json.dumps({"user_id": user, "item_id": item, "started_at": "2999-01-01T00:00:00+00:00", "completion": 0.9}) + "\n")
+    trains = json.loads(recctl("train", "--data_dir", data, "--k_eval", K, "--json", *QUICK).stdout)
+    assert trains["split"]["users"] == len(Logs(data).relevant) and trains["metrics"]["global"]["groups"]["new"]["users"] >= 2
+    for kind in "global", "personalized":
+        told = json.loads(recctl("evaluate", "--data_dir", data, "--model_path", trains["models"][kind], "--k", K, "--json").stdout)
+        for figure in ("recall", "ndcg", "hit_rate", "mrr", "auc"):
+            assert told["metrics"]["model"][figure] == pytest.approx(trains["metrics"][kind][figure], abs=1e-9), (kind, figure)
+        assert told["metrics"]["model"]["groups"]["new"] == pytest.approx(trains["metrics"][kind]["groups"]["new"], abs=1e-9)
+    rows = {kind: load(trains["models"][kind]) for kind in ("global", "personalized")}
+    known = [row for row, user in enumerate(rows["global"]["user_ids"]) if any(c >= 0.6 for c in Logs(data).before[user].values())]
+    means = {kind: model["U"][known].astype(np.float64).mean(axis=0) for kind, model in rows.items()}
+    for kind, model in rows.items():
+        expected = metrics_of_strangers(Logs(data), model, means[kind])
+        assert trains["metrics"][kind]["groups"]["new"]["auc"] == pytest.approx(expected, abs=1e-4)
+    assert not np.allclose(means["global"], means["personalized"], atol=1e-4)
+
+
+def metrics_of_strangers(logs, model, row):
+    """Mean AUC of users without a positive before the split, all of whom `row` stands for."""
+    scores, values = model["V"] @ row + model["bi"], []
+    for user, relevant in logs.relevant.items():
+        if not logs.positives(user):
+            assert not logs.before[user]
+            good = np.isin(model["item_ids"], list(relevant))
+            values.append(np.mean((scores[good][:, None] > scores[~good]) + 0.5 * (scores[good][:, None] == scores[~good])))
+    return np.mean(values)
+
+
+def test_when_an_impression_is_a_skip(trained, tmp_path):
+    """The same --negative_after_sec, the same decided impressions in both commands; another one, others."""
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--negative_after_sec", 10 ** 5, "--json", *QUICK).stdout)
+    held_out = told["calibration"]["global"]["held_out"]
+    judged = ["evaluate", "--data_dir", trained.data, "--model_path", told["models"]["global"], "--json"]
+    assert json.loads(recctl(*judged, "--negative_after_sec", 10 ** 5).stdout)["calibration"]["decided"] == held_out["decided"]
+    assert json.loads(recctl(*judged).stdout)["calibration"]["decided"] > held_out["decided"] > 0
 
 
 def explained(trained, *words):
@@ -188,6 +232,13 @@ def test_without_holdout_everything_is_trained_on(trained, tmp_path):
     assert told["metrics"] is None and list(told["models"]) == ["global"]
     assert sorted(os.listdir(tmp_path)) == ["model_bpr.pt"]
     assert told["positives"] == sum(len(logs.positives(user)) for user in logs.before) > trained.told["positives"]
+
+
+@pytest.mark.parametrize("words, share", [(["--test_share", 0], 0), (["--test_share", 0.3], 0.3), (["--holdout", 0.3, "--test_share", 0.2], 0.2),
+                                          (["--test_share", 0.2, "--holdout", 0.3], 0.3), (["--holdout", 0.3, "--test-share=0"], 0)])
+def test_two_names_of_one_share(trained, tmp_path, words, share):
+    told = json.loads(recctl("train", "--data_dir", trained.data, "--out_dir", tmp_path, "--personalize_steps", 0, "--json", *QUICK[:-2], *words).stdout)
+    assert told["split"]["holdout"] == share if share else told["metrics"] is None
 
 
 def figures(lists, relevant, ks):
@@ -311,6 +362,12 @@ def test_wrong_ways_to_judge(words, says):
     assert says in recctl("train", *words, code=2).stderr
 
 
+@pytest.mark.parametrize("words", [["--oracle", "x"], ["--holdout", 0.1], ["--test-share", 0.1], ["--min_pos_completion", 0.5], ["--negative_after_sec", 5]])
+def test_pairs_have_none_of_this(words):
+    done = recctl("evaluate", "--model_path", "m.pt", "--train_tsv", "x", "--test_tsv", "y", *words, code=2)
+    assert words[0].replace("-", "_")[2:] in done.stderr.replace("-", "_") and "_tsv" in done.stderr
+
+
 def test_bad_lines_are_counted_and_not_fatal(trained, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
@@ -346,7 +403,7 @@ def test_a_watch_without_completion_counts_by_duration(tmp_path):
     assert told["split"]["relevant"] == len({pair[i] for i in range(79, 100, 2)} - set(pair[:79])) > 0
 
 
-def test_equal_times_stay_together(tmp_path):
+def test_equal_times_stay_together(trained, tmp_path):
     def write(minutes):
         with (tmp_path / "watch_stats.jsonl").open("w") as out:
             for i, minute in enumerate(minutes):
@@ -356,6 +413,10 @@ def test_equal_times_stay_together(tmp_path):
     told = json.loads(recctl("train", "--data_dir", tmp_path, "--json", "--holdout", 0.1, *QUICK).stdout)
     assert told["split"]["held_out"] == 5 and told["positives"] == 5
     assert (told["split"]["relevant"], told["split"]["unknown_items"]) == (0, 5)  # nobody had met those titles before
+    done = recctl("train", "--data_dir", tmp_path, "--k_eval", "5,7", *QUICK)
+    assert "nan" not in done.stdout and re.search(r"^ +popularity +all +0( +-){5} +[\d.]+ +-$", done.stdout, re.M)
+    done = recctl("evaluate", "--data_dir", tmp_path, "--oracle", trained.folder / "oracle.pt")
+    assert "nan" not in done.stdout and "the model covers: - (NDCG@50)" in done.stdout
     write([7] * 10)
     assert "--holdout 0" in recctl("train", "--data_dir", tmp_path, *QUICK, code=1).stderr
     write([])

@@ -38,6 +38,8 @@ int weight_rule_is_on(const struct weight_rule *rule);
 float weight_rule_log2(const struct weight_rule *rule, double completion, int64_t time_us);
 
 void learn_options_default(struct learn_options *options);
+/* What is wrong with the options, in words, or NULL; learner_new() refuses such. */
+const char *learn_options_fault(const struct learn_options *options);
 
 int learner_new(const struct learn_options *options, const struct backend_ops *ops, struct learner **ret_learner, char *errstr,
                 size_t errstr_size);
@@ -56,6 +58,7 @@ void learner_clear_positives(struct learner *learner); /* before adding all of t
 void learner_set_skips(struct learner *learner, const struct skip_source *source); /* NULL: none */
 uint64_t learner_n_positives(const struct learner *learner);
 int learner_is_positive(const struct learner *learner, uint32_t user, uint32_t item);
+uint32_t learner_user_positives(const struct learner *learner, uint32_t user); /* how many of them are this user's */
 size_t learner_recent_waiting(const struct learner *learner); /* triples still owed to recent positives */
 /* Candidates for negatives; valid until the next add. */
 const uint32_t *learner_candidates(const struct learner *learner, size_t *ret_n);

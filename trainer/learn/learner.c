@@ -63,8 +63,7 @@ static int in_range(float value, float min, float max)
 	return value >= min && value <= max; /* false for NaN */
 }
 
-/* What is wrong with the options, or NULL. */
-static const char *options_fault(const struct learn_options *o)
+const char *learn_options_fault(const struct learn_options *o)
 {
 	if (o->emb_dim < 1 || o->emb_dim > 512)
 		return "emb_dim must be 1..512";
@@ -107,7 +106,7 @@ static const char *options_fault(const struct learn_options *o)
 int learner_new(const struct learn_options *options, const struct backend_ops *ops, struct learner **ret_learner, char *errstr,
                 size_t errstr_size)
 {
-	const char *fault = options_fault(options);
+	const char *fault = learn_options_fault(options);
 	if (fault) {
 		snprintf(errstr, errstr_size, "%s", fault);
 		return -EINVAL;
@@ -200,6 +199,11 @@ int learner_is_positive(const struct learner *learner, uint32_t user, uint32_t i
 	return training_set_has(&learner->set, user, item);
 }
 
+uint32_t learner_user_positives(const struct learner *learner, uint32_t user)
+{
+	return user < learner->set.n_users ? learner->set.user_positives[user] : 0;
+}
+
 size_t learner_recent_waiting(const struct learner *learner)
 {
 	return learner->set.recent_owed;
@@ -214,7 +218,7 @@ const uint32_t *learner_candidates(const struct learner *learner, size_t *ret_n)
 int learner_set_options(struct learner *learner, const struct learn_options *options)
 {
 	const struct learn_options *old = &learner->options;
-	if (options_fault(options) || options->emb_dim != old->emb_dim || options->seed != old->seed || options->threads != old->threads ||
+	if (learn_options_fault(options) || options->emb_dim != old->emb_dim || options->seed != old->seed || options->threads != old->threads ||
 	    options->precision != old->precision || options->order != old->order || options->deterministic != old->deterministic)
 		return -EINVAL;
 	learner->options = *options; /* a part under way goes by those it began with (backend.h) */

@@ -59,20 +59,6 @@ const struct learn_preset *learn_preset_find(const char *name)
 	return NULL;
 }
 
-void learn_preset_apply(const struct learn_preset *preset, struct learn_options *options)
-{
-	options->optimizer = preset->optimizer;
-	options->learning_rate = preset->learning_rate;
-	options->reg_user = options->reg_pos = options->reg_neg = preset->reg;
-	options->reg_bias = preset->reg_bias;
-	options->init_scale = preset->init_scale;
-	options->hard_share = preset->hard_share;
-	options->hard_of = preset->hard_of;
-	options->skip_share = 0.0f;
-	options->popular_share = 0.0f;
-	options->adagrad_forget = 0.0f;
-}
-
 uint32_t learn_preset_passes(const struct learn_preset *preset, uint64_t n_positives)
 {
 	if (preset->triples_soft_max == 0 || n_positives == 0 || preset->triples_soft_max / n_positives >= preset->passes)

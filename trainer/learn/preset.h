@@ -26,8 +26,6 @@ struct learn_preset {
 const struct learn_preset *learn_preset_at(size_t i);
 /* By name; NULL: there is none. */
 const struct learn_preset *learn_preset_find(const char *name);
-/* Sets what the preset names; skips and popularity get no share, nothing is forgotten. Leaves emb_dim, seed, threads, mode and batch as they are. */
-void learn_preset_apply(const struct learn_preset *preset, struct learn_options *options);
 /* Passes for a set of so many positives. */
 uint32_t learn_preset_passes(const struct learn_preset *preset, uint64_t n_positives);
 

@@ -10,6 +10,8 @@
 
 #define USERS 60u
 #define ITEMS 90u
+#define SUMS 528u /* coordinates of the largest dim, and more */
+#define BIAS 527u
 
 /* log2 of the weight of a pair: 0 without weights, else -2..4 (the highest are cut). */
 static float weight_of(uint32_t user, uint32_t item, int weighted)
@@ -52,7 +54,7 @@ static float lane_sum(float lanes[16])
 struct naive {
 	const struct learn_options *options;
 	struct tables *t;
-	int64_t user_sums[USERS][144], item_sums[ITEMS][144]; /* the bias at [143] */
+	int64_t user_sums[USERS][SUMS], item_sums[ITEMS][SUMS]; /* the bias at [BIAS] */
 	uint8_t user_touched[USERS], item_touched[ITEMS];
 };
 
@@ -100,8 +102,8 @@ static void naive_triple(struct naive *w, const struct draw *d)
 		w->item_sums[d->pos][k] += bpr_to_fixed(bpr_gradient_pos(zp, u, p, o->reg_pos));
 		w->item_sums[d->neg][k] += bpr_to_fixed(bpr_gradient_neg(zn, u, n, o->reg_neg));
 	}
-	w->item_sums[d->pos][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->pos], zp));
-	w->item_sums[d->neg][143] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->neg], -zn));
+	w->item_sums[d->pos][BIAS] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->pos], zp));
+	w->item_sums[d->neg][BIAS] += bpr_to_fixed(fmaf(-o->reg_bias, t->bi[d->neg], -zn));
 	w->user_touched[d->user] = w->item_touched[d->pos] = w->item_touched[d->neg] = 1;
 }
 
@@ -110,7 +112,7 @@ static void naive_apply(const struct learn_options *o, const int64_t *sums, uint
 	float lanes[16] = {0};
 	for (uint32_t k = 0; k < dim; k++)
 		lanes[k % 16] = fmaf(bpr_from_fixed(sums[k]), bpr_from_fixed(sums[k]), lanes[k % 16]);
-	float gb = bias ? bpr_from_fixed(sums[143]) : 0.0f;
+	float gb = bias ? bpr_from_fixed(sums[BIAS]) : 0.0f;
 	float norm2 = fmaf(gb, gb, lane_sum(lanes));
 	float step = bpr_step_scale(0.05f, norm2, 1.0f / (float)(dim + (bias ? 1 : 0)), o->step_norm_max,
 	                            o->optimizer == OPTIMIZER_ADAGRAD ? acc : NULL);
@@ -163,7 +165,7 @@ static struct tables train_naive(const struct learn_options *options, uint32_t s
 	return t;
 }
 
-static const uint32_t dims[] = {1, 8, 31, 32, 33, 64, 128};
+static const uint32_t dims[] = {1, 8, 31, 32, 33, 64, 128, 512};
 
 static void test_equal_to_the_naive_loop(void **state)
 {

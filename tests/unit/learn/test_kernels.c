@@ -93,31 +93,48 @@ static void test_logit_sums(void **state)
 	}
 }
 
+/* Four rows out of wider ones, back into those, and between two tables without gaps. */
+static void copy_rows_of(const struct row_kernels *kernels, uint32_t dim)
+{
+	static float from[4 * 528], to[4 * 528];
+	const uint32_t wide = (dim + 15) / 16 * 16 + 16;
+	for (uint32_t i = 0; i < 4 * wide; i++)
+		from[i] = (float)i + 1.0f;
+	memset(to, 0, sizeof to);
+	assert_int_equal(kernels->copy_rows(to, dim, from, wide, dim, 4), 0);
+	for (uint32_t r = 0; r < 4; r++)
+		for (uint32_t k = 0; k < dim; k++)
+			assert_true(to[r * dim + k] == from[r * wide + k]);
+	assert_true(to[4 * dim] == 0.0f);
+	for (uint32_t where = 0; where < dim; where++) { /* every place is looked at, padding is not */
+		for (int kind = 0; kind < 3; kind++) {
+			float old = from[2 * wide + where];
+			from[2 * wide + where] = kind == 0 ? NAN : kind == 1 ? INFINITY : -INFINITY;
+			assert_int_equal(kernels->copy_rows(to, dim, from, wide, dim, 4), 1);
+			from[2 * wide + where] = old;
+		}
+	}
+	from[2 * wide + dim] = NAN;
+	assert_int_equal(kernels->copy_rows(to, dim, from, wide, dim, 4), 0);
+	for (uint32_t i = 0; i < 4 * dim; i++)
+		to[i] = -1.0f - (float)i;
+	assert_int_equal(kernels->copy_rows(from, wide, to, dim, dim, 4), 0);
+	for (uint32_t r = 0; r < 4; r++)
+		for (uint32_t k = 0; k < wide; k++)
+			assert_true(k < dim ? from[r * wide + k] == to[r * dim + k] : r == 2 && k == dim ? isnan(from[r * wide + k]) : from[r * wide + k] == (float)(r * wide + k) + 1.0f);
+	assert_int_equal(kernels->copy_rows(from, dim, to, dim, dim, 4), 0);
+	assert_memory_equal(from, to, 4 * dim * sizeof *to);
+	to[4 * dim - 1] = NAN;
+	assert_int_equal(kernels->copy_rows(from, dim, to, dim, dim, 4), 1);
+	assert_int_equal(kernels->copy_rows(from, dim, to, dim, dim, 3), 0);
+}
+
 static void test_copy_rows(void **state)
 {
-	static float from[4 * 48], to[4 * 48];
 	(void)state;
-	for (int level = 0; level < 3 && row_kernels_at(level); level++) {
-		const struct row_kernels *kernels = row_kernels_at(level);
-		for (int i = 0; i < 4 * 48; i++)
-			from[i] = (float)i;
-		memset(to, 0, sizeof to);
-		assert_int_equal(kernels->copy_rows(to, 33, from, 48, 33, 4), 0);
-		for (int r = 0; r < 4; r++)
-			for (int k = 0; k < 33; k++)
-				assert_true(to[r * 33 + k] == from[r * 48 + k]);
-		assert_true(to[4 * 33] == 0.0f);
-		for (int where = 0; where < 33; where++) { /* every place is looked at, padding is not */
-			for (int kind = 0; kind < 3; kind++) {
-				float old = from[2 * 48 + where];
-				from[2 * 48 + where] = kind == 0 ? NAN : kind == 1 ? INFINITY : -INFINITY;
-				assert_int_equal(kernels->copy_rows(to, 33, from, 48, 33, 4), 1);
-				from[2 * 48 + where] = old;
-			}
-		}
-		from[2 * 48 + 33] = NAN;
-		assert_int_equal(kernels->copy_rows(to, 33, from, 48, 33, 4), 0);
-	}
+	for (int level = 0; level < 3 && row_kernels_at(level); level++)
+		for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+			copy_rows_of(row_kernels_at(level), dims[i]);
 }
 
 /* The deterministic mode's kernels: the same bits at every level. */

@@ -6,6 +6,7 @@
 
 #include "tests/unit/learn/learn_fixture.h"
 #include "trainer/learn/bpr_math.h"
+#include "trainer/learn/learner_internal.h"
 #include "trainer/learn/sampler.h"
 
 #define USERS 40u
@@ -185,6 +186,28 @@ static void test_grouped_order(void **state)
 	training_set_free(&again);
 }
 
+/* The next n_positives draws visit each positive once. */
+static void assert_a_pass(const struct learner *learner)
+{
+	const struct training_set *set = &learner->set;
+	static uint8_t visited[USERS][ITEMS];
+	struct draw_plan plan;
+	struct draw draws[32];
+	uint64_t n_visited = 0;
+	memset(visited, 0, sizeof visited);
+	draw_plan_make(set, &learner->options, &plan);
+	for (uint64_t first = 0; first < set->n_positives; first += 32) {
+		uint32_t n = set->n_positives - first < 32 ? (uint32_t)(set->n_positives - first) : 32;
+		sampler_propose(&plan, first, n, draws);
+		for (uint32_t k = 0; k < n; k++) {
+			assert_true(training_set_has(set, draws[k].user, draws[k].pos));
+			n_visited += !visited[draws[k].user][draws[k].pos];
+			visited[draws[k].user][draws[k].pos] = 1;
+		}
+	}
+	assert_int_equal(n_visited, set->n_positives);
+}
+
 /* A learner groups once, and again when positives have come; the walk then visits each positive once. */
 static void test_learner_groups(void **state)
 {
@@ -197,6 +220,17 @@ static void test_learner_groups(void **state)
 	struct train_report report = world_train(learner, learner_n_positives(learner) * 40, 0.05f);
 	assert_int_equal(report.nonfinite, 0);
 	assert_true(report.loss < 0.5);
+	assert_int_equal(learner->set.regrouped, 1);
+	assert_a_pass(learner);
+	world_train(learner, 64, 0.05f);
+	assert_int_equal(learner->set.regrouped, 1); /* nothing has come */
+	struct user_item pair = {.user = 7, .item = ITEMS - 1}; /* user 7's own third ends before it */
+	uint64_t before = learner_n_positives(learner);
+	assert_int_equal(learner_add_positives(learner, &pair, 1, 0), 0);
+	assert_int_equal(learner_n_positives(learner), before + 1);
+	world_train(learner, 64, 0.05f);
+	assert_int_equal(learner->set.regrouped, 2);
+	assert_a_pass(learner);
 	other = options;
 	other.order = ORDER_SHUFFLED;
 	assert_int_equal(learner_set_options(learner, &other), -EINVAL);

@@ -5,9 +5,13 @@
 
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -229,12 +233,39 @@ static void test_repeated_texts(void **state)
 	assert_non_null(strstr(errstr, "at most 64"));
 }
 
+/* A name that no flag has must not pass for a flag that was not given. */
+static void test_given_wants_a_flag(void **state)
+{
+	static char name[] = "probe", flag[] = "--top-k=5";
+	char *argv[] = { name, flag };
+	int status = 0;
+
+	(void)state;
+	assert_int_equal(flags_parse(&spec, 2, argv, &options, &words, errstr, sizeof(errstr)), 0);
+	assert_int_equal(flags_given(&spec, &words, "top_k"), 1);
+	assert_int_equal(flags_given(&spec, &words, "seed"), 0);
+	fflush(NULL);
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		const struct rlimit no_core = { 0, 0 };
+
+		(void)setrlimit(RLIMIT_CORE, &no_core);
+		(void)signal(SIGABRT, SIG_DFL); /* cmocka catches it */
+		fclose(stderr);
+		(void)flags_given(&spec, &words, "topk");
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_both_spellings), cmocka_unit_test(test_words), cmocka_unit_test(test_bad_values),
 		cmocka_unit_test(test_unknown_flag), cmocka_unit_test(test_nearest),      cmocka_unit_test(test_help),
-		cmocka_unit_test(test_repeated_texts),
+		cmocka_unit_test(test_repeated_texts), cmocka_unit_test(test_given_wants_a_flag),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

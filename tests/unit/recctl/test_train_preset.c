@@ -13,37 +13,22 @@
 #include "daemon/recctl/train_preset.h"
 #include "trainer/learn/preset.h"
 
-#define AT(field) .offset = offsetof(struct train_options, field)
-static const char *const optimizers[] = { "sgd", "adagrad", NULL };
-static const struct flag flags[] = {
-	{ .name = "preset", .type = FLAG_CHOICE, AT(preset), .fallback = "none", .choices = train_preset_names, .help = "." },
-	{ .name = "epochs", .type = FLAG_INT, AT(epochs), .fallback = "5", .min = 1, .max = 1e6, .help = "." },
-	{ .name = "steps_per_epoch", .type = FLAG_INT, AT(steps_per_epoch), .fallback = "3000", .min = 1, .max = 1e9, .help = "." },
-	{ .name = "batch_size", .type = FLAG_INT, AT(batch_size), .fallback = "2048", .min = 1, .max = 1e6, .help = "." },
-	{ .name = "lr", .type = FLAG_FLOAT, AT(lr), .fallback = "0.02", .min = 0, .max = 100, .help = "." },
-	{ .name = "optimizer", .type = FLAG_CHOICE, AT(optimizer), .fallback = "adagrad", .choices = optimizers, .help = "." },
-	{ .name = "reg", .type = FLAG_FLOAT, AT(reg), .fallback = "0.5", .min = 0, .max = 100, .help = "." },
-	{ .name = "reg_bias", .type = FLAG_FLOAT, AT(reg_bias), .fallback = "0.5", .min = 0, .max = 100, .help = "." },
-	{ .name = "init_scale", .type = FLAG_FLOAT, AT(init_scale), .fallback = "7", .min = 0, .max = 100, .help = "." },
-	{ .name = "skip_share", .type = FLAG_FLOAT, AT(skip_share), .fallback = "0", .min = 0, .max = 1, .help = "." },
-	{ .name = "popular_share", .type = FLAG_FLOAT, AT(popular_share), .fallback = "0", .min = 0, .max = 1, .help = "." },
-	{ .name = "hard_share", .type = FLAG_FLOAT, AT(hard_share), .fallback = "0", .min = 0, .max = 1, .help = "." },
-	{ .name = "hard_of", .type = FLAG_INT, AT(hard_of), .fallback = "9", .min = 1, .max = 64, .help = "." },
-};
-static const struct command_spec spec = { .name = "t", .purpose = ".", .flags = flags, .n_flags = sizeof(flags) / sizeof(flags[0]), .examples = "  recctl t" };
-
-/* The options for a command line of up to 7 words. */
+/* The options for a command line of up to 4 words. What a preset fills holds numbers that no preset has, where the line does not name it. */
 static struct train_options parse(const char *a, const char *b, const char *c, const char *d)
 {
-	char *argv[5] = { "t", (char *)(uintptr_t)a, (char *)(uintptr_t)b, (char *)(uintptr_t)c, (char *)(uintptr_t)d };
+	char *argv[5] = { "train", (char *)(uintptr_t)a, (char *)(uintptr_t)b, (char *)(uintptr_t)c, (char *)(uintptr_t)d };
 	int argc = 1 + !!a + !!b + !!c + !!d;
 	struct train_options options;
 	struct flag_words words;
 	char errstr[256];
 
 	memset(&options, 0, sizeof(options));
-	assert_int_equal(flags_parse(&spec, argc, argv, &options, &words, errstr, sizeof(errstr)), 0);
-	train_preset_settings(&spec, &words, &options);
+	assert_int_equal(flags_parse(&train_spec, argc, argv, &options, &words, errstr, sizeof(errstr)), 0);
+	options.init_scale = flags_given(&train_spec, &words, "init_scale") ? options.init_scale : 7;
+	options.reg_bias = flags_given(&train_spec, &words, "reg_bias") ? options.reg_bias : 0.5;
+	options.hard_of = flags_given(&train_spec, &words, "hard_of") ? options.hard_of : 9;
+	options.hard_share = flags_given(&train_spec, &words, "hard_share") ? options.hard_share : 0;
+	train_preset_settings(&train_spec, &words, &options);
 	return options;
 }
 
@@ -66,7 +51,9 @@ static void test_none_changes_nothing(void **state)
 	assert_int_equal(o.steps_per_epoch, 3000);
 	assert_int_equal(o.hard_of, 9);
 	assert_int_equal(o.optimizer, OPTIMIZER_ADAGRAD);
-	assert_true(o.lr == 0.02 && o.reg == 0.5 && o.reg_bias == 0.5 && o.init_scale == 7 && o.hard_share == 0);
+	assert_int_equal(o.batch_size, 2048);
+	assert_true(o.lr == 0.02 && o.reg == 0.02 && o.reg_bias == 0.5 && o.init_scale == 7 && o.hard_share == 0);
+	assert_true(o.reg_user == 0.02 && o.reg_pos == 0.02 && o.reg_neg == 0.02);
 }
 
 static void test_each_preset_fills_all(void **state)
@@ -77,12 +64,44 @@ static void test_each_preset_fills_all(void **state)
 		struct train_options o = parse("--preset", p->name, NULL, NULL);
 		train_preset_epochs(&o, 20481);
 		assert_int_equal(o.epochs, learn_preset_passes(p, 20481));
-		assert_int_equal(o.steps_per_epoch, 11); /* the pass is whole */
+		assert_int_equal(o.steps_per_epoch, 11); /* the pass is whole, and hardly more */
+		assert_int_equal(o.batch_size, 1862);
 		assert_int_equal(o.optimizer, p->optimizer);
 		assert_int_equal(o.hard_of, p->hard_of);
 		assert_true(o.lr == (double)p->learning_rate && o.reg == (double)p->reg && o.reg_bias == (double)p->reg_bias);
+		assert_true(o.reg_user == (double)p->reg && o.reg_pos == (double)p->reg && o.reg_neg == (double)p->reg);
 		assert_true(o.init_scale == (double)p->init_scale && o.hard_share == (double)p->hard_share);
 	}
+}
+
+/* An epoch is one pass over a small set, too. */
+static void test_an_epoch_is_one_pass(void **state)
+{
+	(void)state;
+	for (uint64_t n = 1; n < 20000; n += n / 7 + 1) {
+		struct train_options o = parse("--preset", "default", NULL, NULL);
+		train_preset_epochs(&o, n);
+		uint64_t draws = (uint64_t)o.steps_per_epoch * (uint64_t)o.batch_size;
+		assert_true(draws >= n && draws < n + (uint64_t)o.steps_per_epoch && o.batch_size <= 2048);
+		o = parse("--preset", "default", "--batch_size", "512"); /* as asked: whole steps of that size */
+		train_preset_epochs(&o, n);
+		assert_int_equal(o.batch_size, 512);
+		assert_int_equal(o.steps_per_epoch, (n + 511) / 512);
+		o = parse("--preset=default", "--steps_per_epoch=9", NULL, NULL);
+		train_preset_epochs(&o, n);
+		assert_true(o.batch_size == 2048 && o.steps_per_epoch == 9);
+	}
+}
+
+static void test_regularisation_of_each_row(void **state)
+{
+	(void)state;
+	struct train_options o = parse("--reg=0.5", "--reg_pos=0.25", NULL, NULL);
+	assert_true(o.reg_user == 0.5 && o.reg_pos == 0.25 && o.reg_neg == 0.5);
+	o = parse("--preset=fast", "--reg_user=0", "--reg_neg=0.75", NULL);
+	assert_true(o.reg_user == 0 && o.reg_pos == (double)learn_preset_find("fast")->reg && o.reg_neg == 0.75);
+	o = parse("--preset=fast", "--reg=0.125", "--reg_neg=0.75", NULL);
+	assert_true(o.reg_user == 0.125 && o.reg_pos == 0.125 && o.reg_neg == 0.75);
 }
 
 static void test_flags_win(void **state)
@@ -118,6 +137,8 @@ int main(void)
 		cmocka_unit_test(test_names_are_those_of_the_table),
 		cmocka_unit_test(test_none_changes_nothing),
 		cmocka_unit_test(test_each_preset_fills_all),
+		cmocka_unit_test(test_an_epoch_is_one_pass),
+		cmocka_unit_test(test_regularisation_of_each_row),
 		cmocka_unit_test(test_flags_win),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

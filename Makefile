@@ -307,10 +307,15 @@ bench: all $(BENCH)
 KAFKA_BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/kafka/*.c))
 bench-kafka: all $(KAFKA_BENCH) $(B)/bench/bench_replay
 	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) BENCH=$(abspath $(B)/bench) /usr/bin/python3 -B tests/bench/kafka/bench_kafka.py $(BENCH_KAFKA)
-# Then the stream beside training from files, part by part. BENCH_STREAM: other flags of scripts/bench-stream, such as "skips --seeds 42,7,3", or none.
+# train and the stream against the truth of synthetic logs; plain flags and the presets on logs of three seeds; then the stream beside training from files, part by part.
+# BENCH_STREAM: other flags of scripts/bench-stream, such as "skips --seeds 42,7,3", or none. PAIRS="train.tsv test.tsv": the presets on those files, too.
 BENCH_STREAM ?= curve
+PAIRS_SEEDS ?= 1,2,3
+BENCH_PRESETS := RECCTL=$(abspath $(B)/recctl) /usr/bin/python3 -B tests/bench/bench_presets.py
 bench-quality: all
 	@RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) scripts/bench-quality
+	@$(BENCH_PRESETS) --logs 2000,5000,2000000 --seeds 42,43,44
+	@$(if $(PAIRS),$(BENCH_PRESETS) $(word 1,$(PAIRS)) --test $(or $(word 2,$(PAIRS)),$(error PAIRS: a training file and a test file)) --seeds $(PAIRS_SEEDS))
 	@$(if $(filter-out none,$(BENCH_STREAM)),RECD=$(abspath $(B)/recd) RECCTL=$(abspath $(B)/recctl) scripts/bench-stream $(BENCH_STREAM))
 
 # ---- lint -----------------------------------------------------------------------------------------------------------------------------
@@ -384,7 +389,7 @@ help:
 	@echo "make lint          include arrows, clang-tidy, cppcheck"
 	@echo "make bench         prints figures, asserts nothing"
 	@echo "make bench-kafka   recd and recctl on a real Kafka beside bare clients"
-	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
+	@echo "make bench-quality rankings of train, of its presets and of the stream on synthetic logs; PAIRS='train.tsv test.tsv': the presets on those, too"
 	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; kernels without each of their barriers, atomics, bounds tests; 100 kills"
 	@echo "make storm         the kill storm on a real Kafka: STORM='1000000 20 3' lines, kills of recd, kills of the broker, and a seed"
 	@echo "make ptxas         registers, spills and occupancy of every CUDA kernel; fails when a hot one spills"

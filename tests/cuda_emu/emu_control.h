@@ -29,6 +29,8 @@ enum emu_failure {
 	EMU_FAIL_LAUNCH   /* launch N faults when it runs, after some of its blocks; then calls return cudaErrorLaunchFailure until cudaDeviceReset() */
 };
 
+/* 1; 0 where tests run on a real GPU (tests/gpu/no_emulation.c) and nothing of what follows has an effect. */
+int emu_present(void);
 /* 0: blocks and lanes in order, streams as late as possible. Else: drawn at random from this seed. */
 void emu_seed(uint64_t seed);
 /* Calls and launches are counted from here on, beginning at 1; the failure happens at number `n`. */

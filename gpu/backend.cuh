@@ -22,7 +22,7 @@ struct query_work;  /* personalize and top-K: memory of batches */
 struct backend {
 	const struct learn_options *options; /* the learner's; read when a job starts */
 	const struct training_set *set;      /* the learner's */
-	const int64_t *user_ids, *item_ids;  /* the state's */
+	const int64_t *user_ids, *item_ids;  /* the state's, of wanted_users and wanted_items */
 	int device;
 	struct cudaDeviceProp properties;
 	struct gpu_fault fault;
@@ -33,6 +33,7 @@ struct backend {
 	/* working tables */
 	struct device_array U, V, users, items; /* elements of float or uint16_t; struct gpu_user_side; struct gpu_item_side */
 	uint32_t dim, stride, n_users, n_items;
+	uint32_t wanted_users, wanted_items; /* as last asked for; more than there are after growth while a job ran */
 	uint32_t epoch;  /* moves at each pull */
 	uint64_t passes; /* passes the Adagrad sums have forgotten for */
 	/* the item tables as the last pull saw them, for personalize and topk: fp32 [pulled_items, stride], biases */
@@ -66,7 +67,10 @@ int table_work_open(struct backend *backend);
 /* Runs a kernel that does nothing and waits for it: a program that was not compiled for this device fails here and not in its first job. */
 int table_work_try(struct backend *backend);
 void table_work_free(struct table_work *work);
+/* While a job runs it only takes note of what is wanted. */
 int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
+/* Makes the rows that growth took note of; before anything that reads rows. No job runs. */
+int cuda_grow_noted(struct backend *backend);
 int cuda_pull(struct backend *backend, struct tables *copy);
 int cuda_push(struct backend *backend, const struct tables *copy);
 /* The Adagrad sums lose their share for every pass ended since the last job; enqueued. */

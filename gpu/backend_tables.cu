@@ -3,7 +3,10 @@
  *
  * Rows live on the device only; the host keeps copies (struct tables) by pull and push. A pull first looks through the tables on the device, so that
  * parameters which are not finite change neither the copy nor the snapshot that personalize and topk work on; then it brings the item tables and the user rows
- * stamped since the copy was last filled, listed by the same kernel. Everything is enqueued on backend->stream behind the running job.
+ * stamped since the copy was last filled, listed by the same kernel. Everything is enqueued on backend->stream.
+ *
+ * Rows that are asked for while a job runs are made when the next job, pull or push begins: ids travel in pieces (transfer.cuh), and a piece behind a job is
+ * free again only when that job has ended.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -118,12 +121,12 @@ static int make_room(struct backend *backend, uint32_t n_users, uint32_t n_items
 	return rc;
 }
 
-int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
+static int make_rows(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
 {
 	struct table_work *work = backend->table_work;
 	uint32_t old_users = backend->n_users, old_items = backend->n_items;
-	n_users = n_users > old_users ? n_users : old_users;
-	n_items = n_items > old_items ? n_items : old_items;
+	if (n_users == old_users && n_items == old_items)
+		return 0;
 	int rc = make_room(backend, n_users, n_items);
 	if (rc == 0)
 		rc = transfer_send(backend, static_cast<int64_t *>(work->user_ids.data) + old_users, user_ids + old_users,
@@ -140,6 +143,25 @@ int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const
 	backend->n_users = n_users;
 	backend->n_items = n_items;
 	return 0;
+}
+
+int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
+{
+	n_users = n_users > backend->wanted_users ? n_users : backend->wanted_users;
+	n_items = n_items > backend->wanted_items ? n_items : backend->wanted_items;
+	int rc = backend->running ? 0 : make_rows(backend, n_users, n_items, user_ids, item_ids);
+	if (rc < 0)
+		return rc;
+	backend->wanted_users = n_users;
+	backend->wanted_items = n_items;
+	backend->user_ids = user_ids;
+	backend->item_ids = item_ids;
+	return 0;
+}
+
+int cuda_grow_noted(struct backend *backend)
+{
+	return make_rows(backend, backend->wanted_users, backend->wanted_items, backend->user_ids, backend->item_ids);
 }
 
 int cuda_forget(struct backend *backend)
@@ -165,7 +187,7 @@ static int clear_find(struct backend *backend)
 	return gpu_check(&backend->fault, cudaMemsetAsync(backend->table_work->find.data, 0, sizeof(struct pull_find), backend->stream), PULL_FAULT);
 }
 
-/* Waits for everything enqueued, the running job included. */
+/* Waits for everything enqueued. */
 static int read_find(struct backend *backend, struct pull_find *ret_find)
 {
 	struct piece piece;
@@ -348,7 +370,9 @@ static int bring(struct backend *backend, uint32_t n_listed, struct tables *copy
 int cuda_pull(struct backend *backend, struct tables *copy)
 {
 	uint32_t n_listed = 0;
-	int rc = tables_reserve(copy, backend->n_users, backend->n_items, backend->dim);
+	int rc = cuda_grow_noted(backend);
+	if (rc == 0)
+		rc = tables_reserve(copy, backend->n_users, backend->n_items, backend->dim);
 	if (rc == 0)
 		rc = device_array_grow(backend, &backend->pulled_V, (size_t)backend->n_items * backend->stride * sizeof(float),
 		                       (size_t)backend->pulled_items * backend->stride * sizeof(float), "room for a snapshot");
@@ -445,11 +469,13 @@ int cuda_push(struct backend *backend, const struct tables *copy)
 {
 	if (copy->dim != backend->dim)
 		return -EINVAL;
+	int rc = cuda_grow_noted(backend), bad = 0;
+	if (rc < 0)
+		return rc;
 	uint32_t n_users = copy->n_users < backend->n_users ? copy->n_users : backend->n_users;
 	uint32_t n_items = copy->n_items < backend->n_items ? copy->n_items : backend->n_items;
 	struct pull_find find = {};
-	int bad = 0;
-	int rc = clear_find(backend);
+	rc = clear_find(backend);
 	if (rc == 0)
 		rc = send_rows(backend, 1, copy->V, n_items);
 	if (rc == 0)

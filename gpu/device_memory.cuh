@@ -1,7 +1,7 @@
 /*
  * device_memory.cuh: growing arrays in device memory, and pinned host memory for copies.
  *
- * Device memory comes and goes in the order of the backend's stream (cudaMallocAsync), so neither growing nor giving up waits for a running job.
+ * Device memory comes and goes in the order of the backend's stream (cudaMallocAsync), so the host waits neither for growing nor for giving up.
  */
 #ifndef GPU_DEVICE_MEMORY_CUH
 #define GPU_DEVICE_MEMORY_CUH

@@ -75,7 +75,9 @@ int cuda_train(struct backend *backend, const struct train_job *job, struct trai
 	int has_work = job->triples_max && backend->set->n_positives && backend->set->n_candidates;
 	if (backend->running)
 		return -EBUSY;
-	int rc = has_work ? set_mirror_sync(backend, job, &run.set) : 0;
+	int rc = cuda_grow_noted(backend);
+	if (rc == 0 && has_work)
+		rc = set_mirror_sync(backend, job, &run.set);
 	if (rc == 0 && has_work && options->deterministic)
 		rc = exact_reserve(backend, options->batch_size);
 	if (rc == 0)

@@ -117,7 +117,8 @@ struct device_facts {
  *   open    allocates; keeps `set` and `options` (not owned) for its lifetime; options are read anew when a job starts. *ret_backend owned by the
  *           caller.
  *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). ids arrays stay valid. May be
- *           called while a job runs, which keeps to the rows it began with; does not wait for it.
+ *           called while a job runs, which keeps to the rows it began with; does not wait for it, and the rows may be made only by the next train, pull or push,
+ *           which then also tells that there was no room.
  *   changed the training set changed since the last call (incremental upload). NULL: the backend works in host memory and in the caller's time (the CPU's);
  *           one that has it works on a device, and its -EIO and -ENOMEM are the device's.
  *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready. Called only while none runs. A job

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "gpu/backend.cuh"
+#include "gpu/query.cuh"
 #include "gpu/transfer.cuh"
 
 #define CAPABILITY_MIN 8                     /* major: Ampere */
@@ -193,6 +194,8 @@ static int open_on_device(struct backend *backend)
 		rc = table_work_open(backend);
 	if (rc == 0)
 		rc = set_mirror_open(backend);
+	if (rc == 0)
+		rc = query_open(backend);
 	if (rc == 0)
 		rc = table_work_try(backend);
 	if (rc == 0)

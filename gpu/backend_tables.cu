@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "gpu/backend.cuh"
+#include "gpu/query.cuh"
 #include "gpu/tables_kernels.cuh"
 #include "gpu/transfer.cuh"
 #include "trainer/learn/sampler.h"
@@ -371,6 +372,8 @@ int cuda_pull(struct backend *backend, struct tables *copy)
 {
 	uint32_t n_listed = 0;
 	int rc = cuda_grow_noted(backend);
+	if (rc == 0)
+		rc = query_passed(backend);
 	if (rc == 0)
 		rc = tables_reserve(copy, backend->n_users, backend->n_items, backend->dim);
 	if (rc == 0)

@@ -68,6 +68,8 @@ int pinned_array_grow(struct backend *backend, struct pinned_array *array, size_
 	if (bytes <= array->bytes)
 		return 0;
 	void *data = NULL;
+	size_t more = array->bytes + array->bytes / 2;
+	bytes = more > bytes ? more : bytes;
 	int rc = gpu_check(&backend->fault, cudaHostAlloc(&data, bytes, cudaHostAllocDefault), "pinned memory");
 	if (rc < 0)
 		return rc;

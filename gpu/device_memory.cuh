@@ -30,7 +30,7 @@ int device_array_grow(struct backend *backend, struct device_array *array, size_
 void device_array_release(struct backend *backend, struct device_array *array);
 /* At once, for closing: nothing may be using it. */
 void device_array_free(struct device_array *array);
-/* 0, -ENOMEM, -EIO. The old memory must not be in use by a copy. */
+/* Capacity grows by 1.5. 0, -ENOMEM, -EIO. The old memory must not be in use by a copy; no job runs, since CUDA may wait for the device. */
 int pinned_array_grow(struct backend *backend, struct pinned_array *array, size_t bytes);
 void pinned_array_free(struct pinned_array *array);
 

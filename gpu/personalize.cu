@@ -29,11 +29,6 @@
 #define NO_ITEM UINT32_MAX
 #define POSITIVES_MAX (1u << 30)
 
-struct personalize_user {
-	uint64_t seed;
-	uint64_t own; /* where his table begins in personalize_view.own, or OWN_SHARED */
-};
-
 struct personalize_view {
 	const float *V, *bias;      /* [n_items, stride], [n_items] */
 	const float *starts;        /* [n, stride] */
@@ -358,15 +353,8 @@ static int prepare(struct backend *backend, struct query_work *work, const struc
 {
 	const char *what = "a batch of users";
 	const size_t n = batch->n, bytes = n * backend->stride * sizeof(float);
-	int rc = pinned_array_grow(backend, &work->host_users, n * sizeof(struct personalize_user));
-	if (rc == 0)
-		rc = pinned_array_grow(backend, &work->host_fitted, bytes);
-	if (rc == 0)
-		rc = pinned_array_grow(backend, &work->host_rcs, n * sizeof(int32_t));
-	if (rc < 0)
-		return rc;
 	const uint64_t global = place_users(batch, static_cast<struct personalize_user *>(work->host_users.data), &v->own_shared);
-	rc = query_send(backend, &work->users, work->host_users.data, n * sizeof(struct personalize_user), what);
+	int rc = query_send(backend, &work->users, work->host_users.data, n * sizeof(struct personalize_user), what);
 	if (rc == 0)
 		rc = query_send_rows(backend, batch->starts, batch->n, what);
 	if (rc == 0)
@@ -405,7 +393,7 @@ static int prepare(struct backend *backend, struct query_work *work, const struc
 	return 0;
 }
 
-static int run(struct backend *backend, struct query_work *work, const struct personalize_view *v)
+static int run(struct backend *backend, struct query_work *work, const struct personalize_view *v, uint32_t wait_us)
 {
 	const char *what = "personalizing";
 	launch(v, work->stream);
@@ -415,15 +403,15 @@ static int run(struct backend *backend, struct query_work *work, const struct pe
 		                                                cudaMemcpyDeviceToHost, work->stream), what);
 	if (rc == 0)
 		rc = gpu_check(&backend->fault, cudaMemcpyAsync(work->host_rcs.data, v->rcs, v->n * sizeof(int32_t), cudaMemcpyDeviceToHost, work->stream), what);
-	const int waited = query_wait(backend, what);
+	const int waited = query_wait(backend, wait_us, what);
 	return rc < 0 ? rc : waited;
 }
 
 int cuda_personalize(struct backend *backend, const struct personalize_batch *batch)
 {
 	struct personalize_view v = {};
-	struct query_work *work;
-	int rc = query_begin(backend, &work);
+	struct query_work *work = backend->query;
+	int rc = query_begin(backend);
 	if (rc < 0 || batch->n == 0)
 		return rc;
 	if (batch->n_candidates == 0 || batch->options->batch == 0) {
@@ -437,12 +425,15 @@ int cuda_personalize(struct backend *backend, const struct personalize_batch *ba
 	if (!items_are_known(batch->positives, batch->offsets[batch->n], backend->pulled_items) ||
 	    !items_are_known(batch->candidates, batch->n_candidates, backend->pulled_items))
 		return -EINVAL;
+	rc = query_users_room(backend, batch->n);
+	if (rc < 0)
+		return rc;
 	rc = prepare(backend, work, batch, &v);
 	if (rc < 0) {
-		(void)query_wait(backend, "a batch of users"); /* pinned memory is free again */
+		(void)query_wait(backend, batch->wait_us, "a batch of users"); /* pinned memory is free again */
 		return rc;
 	}
-	rc = run(backend, work, &v);
+	rc = run(backend, work, &v, batch->wait_us);
 	if (rc < 0)
 		return rc;
 	const float *fitted = static_cast<const float *>(work->host_fitted.data);

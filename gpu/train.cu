@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "gpu/query.cuh"
 #include "trainer/learn/sampler.h"
 
 #define FIRST_DRAWS (1u << 15) /* of a job with a time limit, before any rate is known */
@@ -76,6 +77,8 @@ int cuda_train(struct backend *backend, const struct train_job *job, struct trai
 	if (backend->running)
 		return -EBUSY;
 	int rc = cuda_grow_noted(backend);
+	if (rc == 0)
+		rc = query_users_room_noted(backend);
 	if (rc == 0 && has_work)
 		rc = set_mirror_sync(backend, job, &run.set);
 	if (rc == 0 && has_work && options->deterministic)

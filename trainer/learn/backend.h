@@ -89,6 +89,7 @@ struct personalize_batch {
 	const uint64_t *seeds; /* [n] of each user's draws; NULL: options->seed for all */
 	float *ret_rows; /* [n, emb_dim]; row k is written when ret_rcs[k] is 0 */
 	int *ret_rcs;    /* [n] as personalize_row() returns */
+	uint32_t wait_us; /* the call gives up after about so long; 0: it takes what it takes */
 };
 
 /* A batch of top-K queries: the k items with the highest dot(row, V[i]) + bi[i] outside the user's masked ones; ties: the lower index first. */
@@ -129,7 +130,8 @@ struct device_facts {
  *           same pass: -ERANGE when one was found (copy is then not usable and must be pulled again after a push). bu is not touched.
  *   push    overwrites the working parameters with `copy` (rollback, restore). Rows beyond copy's are initialised anew.
  *   personalize, topk
- *           optional: batches over the item tables as the last pull saw them, which training since does not touch. Synchronous.
+ *           optional: batches over the item tables as the last pull saw them, which training since does not touch. Synchronous. -EAGAIN: not now
+ *           (wait_us is over, an earlier batch that was given up has not ended, or there is room for so many users only when no job runs); nothing was written.
  *   facts   optional: fills ret_facts; cheap, never waits for a job; also after a failure.
  *   close   must come back even when the device is lost.
  *   -EIO from any of them: the device is lost and this backend is of no more use but to be closed; the host's copy is the truth (learner_replace_backend).

@@ -64,7 +64,7 @@ uint32_t gpu_stride_of(uint32_t dim);
 
 /* backend_tables.cu */
 int table_work_open(struct backend *backend);
-/* Runs a kernel that does nothing and waits for it: a program that was not compiled for this device fails here and not in its first job. */
+/* Loads the kernels and runs one that does nothing: a program that was not compiled for this device fails here and not in its first job. */
 int table_work_try(struct backend *backend);
 void table_work_free(struct table_work *work);
 /* While a job runs it only takes note of what is wanted. */
@@ -79,13 +79,15 @@ int cuda_forget(struct backend *backend);
 /* set_mirror.cu */
 int set_mirror_open(struct backend *backend);
 void set_mirror_close(struct backend *backend);
+int set_mirror_load(struct backend *backend);
 /*
  * For a job about to start: brings over what changed since the last call, enqueued behind what runs; ret_view is for launches on backend->stream until the next
  * call. The job says how far skips are brought up to date (set_mirror.cuh).
  */
 int set_mirror_sync(struct backend *backend, const struct train_job *job, struct set_view *ret_view);
 
-/* train.cu: backend.h's train, poll and wait. */
+/* train.cu: backend.h's train, poll and wait. cuda_train_load: the kernels of the mode, stride and precision that jobs will have. */
+int cuda_train_load(struct backend *backend);
 int cuda_train(struct backend *backend, const struct train_job *job, struct train_report *ret_report);
 int cuda_poll(struct backend *backend, struct train_report *ret_report);
 int cuda_wait(struct backend *backend, struct train_report *ret_report);
@@ -94,6 +96,8 @@ void exact_work_free(struct exact_work *work);
 /* personalize.cu, topk.cu */
 int cuda_personalize(struct backend *backend, const struct personalize_batch *batch);
 int cuda_topk(struct backend *backend, const struct topk_batch *batch);
+int cuda_personalize_load(struct backend *backend);
+int cuda_topk_load(struct backend *backend);
 void query_work_free(struct query_work *work);
 
 #endif

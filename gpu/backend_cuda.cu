@@ -185,6 +185,19 @@ static int open_streams(struct backend *backend)
 	return rc;
 }
 
+/* All that this backend will ever launch, so that no work waits for it later. */
+static int load_kernels(struct backend *backend)
+{
+	int rc = table_work_try(backend);
+	if (rc == 0)
+		rc = set_mirror_load(backend);
+	if (rc == 0)
+		rc = cuda_train_load(backend);
+	if (rc == 0)
+		rc = cuda_personalize_load(backend);
+	return rc < 0 ? rc : cuda_topk_load(backend);
+}
+
 static int open_on_device(struct backend *backend)
 {
 	int rc = open_streams(backend);
@@ -197,7 +210,7 @@ static int open_on_device(struct backend *backend)
 	if (rc == 0)
 		rc = query_open(backend);
 	if (rc == 0)
-		rc = table_work_try(backend);
+		rc = load_kernels(backend);
 	if (rc == 0)
 		ask_memory(backend);
 	return rc == 0 && backend->fault.code != cudaSuccess ? -EIO : rc;

@@ -507,9 +507,30 @@ int table_work_open(struct backend *backend)
 	return device_array_grow(backend, &backend->table_work->find, sizeof(struct pull_find), 0, "memory for pulls");
 }
 
+template <typename E> static int load_kernels(struct gpu_fault *fault)
+{
+	int rc = gpu_load_kernel(fault, tables_init_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_find_users_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_find_items_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_snapshot_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_gather_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_gather_kernel<float>); /* of the snapshot */
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_scatter_kernel<E>);
+	return rc < 0 ? rc : gpu_load_kernel(fault, tables_forget_kernel);
+}
+
 int table_work_try(struct backend *backend)
 {
+	int rc = is_bf16(backend) ? load_kernels<uint16_t>(&backend->fault) : load_kernels<float>(&backend->fault);
+	if (rc < 0)
+		return rc;
 	GPU_LAUNCH(tables_forget_kernel, 1, GPU_BLOCK, 0, backend->stream, backend_tables_view(backend), 1.0f); /* over no rows */
-	int rc = gpu_launched(&backend->fault, "trying a kernel");
+	rc = gpu_launched(&backend->fault, "trying a kernel");
 	return rc < 0 ? rc : gpu_check(&backend->fault, cudaStreamSynchronize(backend->stream), "trying a kernel");
 }

@@ -40,6 +40,15 @@ struct gpu_fault {
 int gpu_check(struct gpu_fault *fault, cudaError_t code, const char *what);
 /* The same for a launch just made. */
 int gpu_launched(struct gpu_fault *fault, const char *what);
+/*
+ * Loads a kernel, which CUDA otherwise does at its first launch: that takes a while, and seconds where the driver has to compile it for this device. 0, -EIO, and
+ * -ENOMEM as gpu_check().
+ */
+template <class F> static inline int gpu_load_kernel(struct gpu_fault *fault, F *kernel)
+{
+	struct cudaFuncAttributes attributes = {};
+	return gpu_check(fault, cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
+}
 /* "training: an illegal memory access was encountered", at most size bytes with the NUL; "" without a failure. */
 void gpu_fault_text(const struct gpu_fault *fault, char *text, size_t size);
 

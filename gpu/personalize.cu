@@ -292,33 +292,39 @@ template <uint32_t STRIDE> __global__ void __launch_bounds__(WARPS *GPU_WARP, ST
 		v.rcs[user] = rc;
 }
 
+typedef void personalize_kernel(struct personalize_view v);
+
+static personalize_kernel *kernel_of(uint32_t stride)
+{
+	switch (stride) {
+	case 16:
+		return personalize_users<16>;
+	case 32:
+		return personalize_users<32>;
+	case 64:
+		return personalize_users<64>;
+	case 128:
+		return personalize_users<128>;
+	case 256:
+		return personalize_users<256>;
+	case 384:
+		return personalize_users<384>;
+	default:
+		return personalize_users<512>;
+	}
+}
+
+int cuda_personalize_load(struct backend *backend)
+{
+	return gpu_load_kernel(&backend->fault, kernel_of(backend->stride));
+}
+
 static void launch(const struct personalize_view *v, cudaStream_t stream)
 {
 	const uint32_t grid = (v->n + WARPS - 1) / WARPS;
 	const size_t shared = static_cast<size_t>(WARPS) * v->own_shared * sizeof(uint32_t);
-	switch (v->stride) {
-	case 16:
-		GPU_LAUNCH(personalize_users<16>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 32:
-		GPU_LAUNCH(personalize_users<32>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 64:
-		GPU_LAUNCH(personalize_users<64>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 128:
-		GPU_LAUNCH(personalize_users<128>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 256:
-		GPU_LAUNCH(personalize_users<256>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 384:
-		GPU_LAUNCH(personalize_users<384>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	default:
-		GPU_LAUNCH(personalize_users<512>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	}
+	personalize_kernel *const personalize_users_of_stride = kernel_of(v->stride);
+	GPU_LAUNCH(personalize_users_of_stride, grid, WARPS * GPU_WARP, shared, stream, *v);
 }
 
 /* Items that the pulled tables do not have would be read past their end. */

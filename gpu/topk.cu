@@ -411,6 +411,12 @@ static int fetch(struct backend *backend, const struct query_work *work, const s
 	return rc;
 }
 
+int cuda_topk_load(struct backend *backend)
+{
+	int rc = gpu_load_kernel(&backend->fault, topk_scan);
+	return rc < 0 ? rc : gpu_load_kernel(&backend->fault, topk_join);
+}
+
 int cuda_topk(struct backend *backend, const struct topk_batch *batch)
 {
 	struct topk_view v = {};

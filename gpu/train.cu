@@ -68,6 +68,11 @@ static int enqueue(struct backend *backend, const struct train_run *run)
 	return rc;
 }
 
+int cuda_train_load(struct backend *backend)
+{
+	return backend->options->deterministic ? exact_load(backend) : fast_load(backend);
+}
+
 int cuda_train(struct backend *backend, const struct train_job *job, struct train_report *ret_report)
 {
 	const struct learn_options *options = backend->options;

@@ -70,11 +70,17 @@ cudaError_t cudaEventElapsedTime(float *ret_ms, cudaEvent_t start, cudaEvent_t e
 
 /* ---- kernels ------------------------------------------------------------------------------------------------------------------------- */
 cudaError_t emu_function_attribute(const void *function, cudaFuncAttribute attribute, int value);
+cudaError_t emu_function_load(cudaFuncAttributes *ret_attributes, const void *function);
 cudaError_t emu_occupancy(int *ret_blocks, const void *function, int block, size_t shared_bytes);
 
 template <class F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, cudaFuncAttribute attribute, int value)
 {
 	return emu_function_attribute(reinterpret_cast<const void *>(kernel), attribute, value);
+}
+/* Loads the kernel, as CUDA does at this call or at the first launch (emu_late_loads()). */
+template <class F> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *ret_attributes, F *kernel)
+{
+	return emu_function_load(ret_attributes, reinterpret_cast<const void *>(kernel));
 }
 /* By threads and shared memory alone: registers are the compiler's affair. */
 template <class F>

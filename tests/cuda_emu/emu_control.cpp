@@ -263,6 +263,7 @@ static void start_anew(void)
 {
 	emu_streams_reset();
 	emu_memory_reset();
+	emu_functions_reset();
 	last_error = sticky_error = cudaSuccess;
 }
 

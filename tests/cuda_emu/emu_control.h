@@ -42,6 +42,9 @@ uint64_t emu_launches(void);
 int emu_failed(void);
 /* The name of the last call that was made to fail; "" before. */
 const char *emu_failed_call(void);
+/* Kernels that were loaded by a launch, and not by cudaFuncGetAttributes() before, since emu_reset(); the name of the last one, "" for none. */
+unsigned emu_late_loads(void);
+const char *emu_late_load(void);
 /* Size of the device's memory in bytes (8 GiB). */
 void emu_memory_limit(size_t bytes);
 void emu_capability(int major, int minor);

@@ -100,6 +100,9 @@ void emu_streams_reset(void);
 size_t emu_streams_alive(void);
 size_t emu_streams_queued(void);
 
+/* ---- kernels (emu_device.cpp) ---- */
+void emu_functions_reset(void); /* none is loaded */
+
 /* ---- grids (emu_block.cpp) ---- */
 /* Runs `n_blocks` blocks of the grid at most (a fault comes after them); the caller is the stream's actor. */
 void emu_run_grid(const struct emu_launch_request *launch, uint64_t n_blocks);

@@ -157,7 +157,8 @@ struct outcome {
 	float scores[2 * 5];
 };
 
-static int query(struct backend *backend, const struct gpu_world *world, struct outcome *ret)
+/* rows: [2, dim] for the personal rows. */
+static int query(struct backend *backend, const struct gpu_world *world, struct outcome *ret, float *rows)
 {
 	struct personalize_options options;
 	const uint64_t offsets[3] = {0, 3, 5};
@@ -173,7 +174,7 @@ static int query(struct backend *backend, const struct gpu_world *world, struct 
 	personalize.candidates = world->set.candidates;
 	personalize.n_candidates = world->set.n_candidates;
 	personalize.options = &options;
-	personalize.ret_rows = ret->rows;
+	personalize.ret_rows = rows;
 	personalize.ret_rcs = ret->rcs;
 	int rc = backend_cuda.personalize(backend, &personalize);
 	if (rc < 0)
@@ -181,7 +182,7 @@ static int query(struct backend *backend, const struct gpu_world *world, struct 
 	struct topk_batch topk = {};
 	topk.n = 2;
 	topk.k = 5;
-	topk.rows = ret->rows;
+	topk.rows = rows;
 	topk.offsets = offsets;
 	topk.masked = positives;
 	topk.ret_items = ret->tops;
@@ -190,7 +191,7 @@ static int query(struct backend *backend, const struct gpu_world *world, struct 
 }
 
 /* Growth, two jobs with a pull between them, a push, queries. Whatever fails ends it. */
-static int cycle(struct gpu_world *world, struct outcome *ret)
+static int cycle(struct gpu_world *world, struct outcome *ret, float *rows)
 {
 	const struct train_job job = {30, 0, 0.05f};
 	struct train_report report;
@@ -211,7 +212,7 @@ static int cycle(struct gpu_world *world, struct outcome *ret)
 		if (rc == 0 && round == 0)
 			rc = backend_cuda.push(backend, &ret->copy);
 	}
-	return rc < 0 ? rc : query(backend, world, ret);
+	return rc < 0 ? rc : query(backend, world, ret, rows);
 }
 
 static void fill_world(struct gpu_world *world, int deterministic)
@@ -232,6 +233,45 @@ static void assert_same_outcome(const struct outcome *a, const struct outcome *b
 	assert_memory_equal(a->rows, b->rows, sizeof a->rows);
 	assert_memory_equal(a->tops, b->tops, sizeof a->tops);
 	assert_memory_equal(a->scores, b->scores, sizeof a->scores);
+}
+
+/* All that a backend may ever launch, on a device on which nothing is loaded yet. */
+static void launch_everything(uint32_t dim, int deterministic, int32_t precision)
+{
+	struct gpu_world world;
+	struct outcome outcome = {};
+	struct train_report report;
+	const struct train_job job = {30, 0, 0.05f};
+	emu_reset();
+	fill_world(&world, deterministic);
+	world.options.emb_dim = dim;
+	world.options.precision = precision;
+	world.options.optimizer = OPTIMIZER_ADAGRAD;
+	world.options.adagrad_forget = 0.1f;
+	gpu_world_open(&world);
+	float *rows = static_cast<float *>(calloc(2 * dim, sizeof(float)));
+	assert_int_equal(cycle(&world, &outcome, rows), 0);
+	world.set.passes_here++;
+	for (uint32_t k = 300; k < 310; k++)
+		assert_true(training_set_add(&world.set, world_random(k, 1) % USERS, world_random(k, 2) % ITEMS, 0) >= 0);
+	assert_int_equal(backend_cuda.train(world.backend, &job, &report), 0);
+	assert_int_equal(backend_cuda.wait(world.backend, &report), 0);
+	if (emu_late_loads() != 0)
+		fail_msg("dim %u, deterministic %d, precision %d: %u kernels were loaded at their first launch, the last one %s", dim, deterministic, precision,
+		         emu_late_loads(), emu_late_load());
+	free(rows);
+	tables_free(&outcome.copy);
+	gpu_world_close(&world);
+}
+
+static void test_kernels_are_loaded_at_open(void **state)
+{
+	(void)state;
+	for (uint32_t dim : {8u, 20u, 64u, 128u, 200u, 300u, 512u}) {
+		launch_everything(dim, 0, PRECISION_FP32);
+		launch_everything(dim, 0, PRECISION_BF16);
+	}
+	launch_everything(8, 1, PRECISION_FP32);
 }
 
 /* After a lost device every call is refused; what a call does after refused memory is its own affair. */
@@ -263,7 +303,7 @@ static int check_failure(enum emu_failure kind, uint64_t n, int deterministic, c
 	fill_world(&world, deterministic);
 	gpu_world_open(&world);
 	emu_fail_at(kind, n);
-	int rc = cycle(&world, &outcome);
+	int rc = cycle(&world, &outcome, outcome.rows);
 	int failed = emu_failed();
 	if (rc == 0) /* a growth that was content with less, or no failure at all */
 		assert_same_outcome(&outcome, want);
@@ -280,7 +320,7 @@ static int check_failure(enum emu_failure kind, uint64_t n, int deterministic, c
 	assert_int_equal(emu_live(), 0);
 	assert_int_equal(backend_cuda.open(&world.options, &world.set, &world.backend, errstr, sizeof errstr), 0);
 	if (n % 4 == 1) { /* takes its time */
-		assert_int_equal(cycle(&world, &again), 0);
+		assert_int_equal(cycle(&world, &again, again.rows), 0);
 		assert_same_outcome(&again, want);
 	}
 	tables_free(&outcome.copy);
@@ -295,7 +335,7 @@ static void fail_everywhere(enum emu_failure kind, int deterministic)
 	struct outcome want = {};
 	fill_world(&world, deterministic);
 	gpu_world_open(&world);
-	assert_int_equal(cycle(&world, &want), 0);
+	assert_int_equal(cycle(&world, &want, want.rows), 0);
 	gpu_world_close(&world);
 	uint64_t n = 1;
 	while (check_failure(kind, n, deterministic, &want))
@@ -337,6 +377,7 @@ int main(void)
 #ifdef GPU_EMULATED
 		cmocka_unit_test_setup_teardown(test_reasons, usual_device, usual_device),
 		cmocka_unit_test_setup_teardown(test_open_fails, usual_device, usual_device),
+		cmocka_unit_test_setup_teardown(test_kernels_are_loaded_at_open, usual_device, usual_device),
 		cmocka_unit_test_setup_teardown(test_memory_is_refused, usual_device, usual_device),
 		cmocka_unit_test_setup_teardown(test_calls_fail, usual_device, usual_device),
 		cmocka_unit_test_setup_teardown(test_device_is_lost, usual_device, usual_device),

@@ -354,6 +354,32 @@ static uint64_t place_users(const struct personalize_batch *batch, struct person
 	return global;
 }
 
+/*
+ * The training set's candidates stay on the device, and only those that joined are looked at and sent; others are, each time. -EINVAL: one that the pulled
+ * tables do not have.
+ */
+static int send_candidates(struct backend *backend, struct query_work *work, const struct personalize_batch *batch, const char *what)
+{
+	const struct training_set *set = backend->set;
+	const int lasting = batch->candidates == set->candidates && batch->n_candidates <= set->n_candidates;
+	const size_t bytes = batch->n_candidates * sizeof *batch->candidates;
+	uint32_t there = lasting && bytes <= work->candidates.bytes ? work->n_candidates : 0;
+	if (there >= batch->n_candidates)
+		return 0;
+	if (!items_are_known(batch->candidates + there, batch->n_candidates - there, backend->pulled_items))
+		return -EINVAL;
+	work->n_candidates = 0;
+	int rc = query_room(backend, &work->candidates, bytes, what);
+	if (rc == 0)
+		rc = gpu_check(&backend->fault,
+		               cudaMemcpyAsync(static_cast<uint32_t *>(work->candidates.data) + there, batch->candidates + there,
+		                               (batch->n_candidates - there) * sizeof *batch->candidates, cudaMemcpyHostToDevice, work->stream),
+		               what);
+	if (rc == 0 && lasting)
+		work->n_candidates = batch->n_candidates;
+	return rc;
+}
+
 /* Memory and copies, everything that comes before the launch. */
 static int prepare(struct backend *backend, struct query_work *work, const struct personalize_batch *batch, struct personalize_view *v)
 {
@@ -368,7 +394,7 @@ static int prepare(struct backend *backend, struct query_work *work, const struc
 	if (rc == 0)
 		rc = query_send(backend, &work->items, batch->positives, batch->offsets[n] * sizeof *batch->positives, what);
 	if (rc == 0)
-		rc = query_send(backend, &work->candidates, batch->candidates, batch->n_candidates * sizeof *batch->candidates, what);
+		rc = send_candidates(backend, work, batch, what);
 	if (rc == 0)
 		rc = query_room(backend, &work->own, global * sizeof(uint32_t), what);
 	if (rc == 0)
@@ -428,8 +454,7 @@ int cuda_personalize(struct backend *backend, const struct personalize_batch *ba
 	for (uint32_t k = 0; k < batch->n; k++)
 		if (batch->offsets[k + 1] - batch->offsets[k] > POSITIVES_MAX)
 			return -EINVAL;
-	if (!items_are_known(batch->positives, batch->offsets[batch->n], backend->pulled_items) ||
-	    !items_are_known(batch->candidates, batch->n_candidates, backend->pulled_items))
+	if (!items_are_known(batch->positives, batch->offsets[batch->n], backend->pulled_items))
 		return -EINVAL;
 	rc = query_users_room(backend, batch->n);
 	if (rc < 0)

@@ -31,6 +31,7 @@ struct query_work {
 	struct pinned_array host_rows;
 	/* personalize: candidates; a record a user; tables of own items that are too long for shared memory; what comes of it */
 	struct device_array candidates, users, own, fitted, rcs;
+	uint32_t n_candidates; /* of the training set's own, which only grow: the first so many are there; 0: others may be */
 	struct pinned_array host_users, host_fitted, host_rcs;
 	/* top-K: keys kept by each block; the answer */
 	struct device_array kept, best_items, best_scores;

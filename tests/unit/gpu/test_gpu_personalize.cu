@@ -331,6 +331,41 @@ static void test_training_meanwhile(void **state)
 	people_free(p);
 }
 
+/* The training set's candidates are sent once; those that join, and those of a batch of its own, are found all the same. */
+static void test_candidates_stay(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	struct people *p = people_new(12, 4, 300, 299, 100);
+	struct training_set *set = &p->world.set;
+	for (uint32_t k = 0; k < 4; k++)
+		give(p, k, 5, 60, 0);
+	for (uint32_t n = 50; n < 300; n += 83) { /* 50, then one that fits in the room there is, then more */
+		while (set->n_candidates < n)
+			assert_true(training_set_add_candidate(set, p->candidates[set->n_candidates]) >= 0);
+		p->batch.candidates = set->candidates;
+		p->batch.n_candidates = n;
+		(void)check(p, 3e-5);
+		memset(set->candidates, 0xff, n * sizeof *set->candidates); /* a second look would refuse them */
+		(void)check(p, 3e-5);
+		p->batch.n_candidates = n / 2;
+		(void)check(p, 3e-5);
+		memcpy(set->candidates, p->candidates, n * sizeof *set->candidates);
+		if (n < 200)
+			continue;
+		uint32_t few[] = {7, 61, 62};
+		uint32_t *const all = p->candidates;
+		p->batch.candidates = p->candidates = few;
+		p->batch.n_candidates = 3;
+		(void)check(p, 3e-5);
+		p->candidates = all;
+	}
+	p->batch.candidates = set->candidates;
+	p->batch.n_candidates = set->n_candidates;
+	(void)check(p, 3e-5);
+	people_free(p);
+}
+
 static void begin_job(struct people *p)
 {
 	struct train_report report;
@@ -478,6 +513,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_items_keep_their_bits_and_runs_agree),
 		cmocka_unit_test(test_training_meanwhile),
+		cmocka_unit_test(test_candidates_stay),
 		cmocka_unit_test(test_more_users_beside_a_job),
 #ifdef GPU_EMULATED
 		cmocka_unit_test(test_given_up),

@@ -2,7 +2,7 @@
  * device.cuh: what all of gpu/ needs of the CUDA runtime: launching, failures in words, and named access to memory that others write meanwhile.
  *
  * One source, two compilers: nvcc, and g++ with the tests' emulation of the runtime, whose <cuda_runtime.h> brings GPU_LAUNCH and GPU_SHARED of its own.
- * Kernels use no static shared memory, no inline PTX and no cooperative groups, so that both can run them.
+ * Kernels use no static shared memory and no cooperative groups, and inline PTX only here, beside a form without it, so that both can run them.
  */
 #ifndef GPU_DEVICE_CUH
 #define GPU_DEVICE_CUH
@@ -92,15 +92,6 @@ GPU_FN void gpu_store_u32(uint32_t *p, uint32_t v)
 	__atomic_store_n(p, v, __ATOMIC_RELAXED);
 #else
 	__stcg(p, v);
-#endif
-}
-
-GPU_FN void gpu_store_u64(uint64_t *p, uint64_t v)
-{
-#ifdef GPU_EMULATED
-	__atomic_store_n(p, v, __ATOMIC_RELAXED);
-#else
-	*(volatile uint64_t *)p = v;
 #endif
 }
 

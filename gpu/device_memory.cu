@@ -49,8 +49,10 @@ void device_array_release(struct backend *backend, struct device_array *array)
 {
 	cudaError_t code = array->data ? cudaFreeAsync(array->data, backend->stream) : cudaSuccess;
 	(void)gpu_check(&backend->fault, code, "giving memory back");
-	if (code != cudaSuccess)
-		(void)cudaFree(array->data); /* waits, and is right all the same */
+	if (code != cudaSuccess) { /* cudaFree takes it for granted that nobody uses such memory any more */
+		(void)cudaStreamSynchronize(backend->stream);
+		(void)cudaFree(array->data);
+	}
 	array->data = NULL;
 	array->bytes = 0;
 }

@@ -28,7 +28,7 @@ const char *cudaGetErrorString(cudaError_t error);
 
 /* ---- memory -------------------------------------------------------------------------------------------------------------------------- */
 cudaError_t cudaMalloc(void **ret_pointer, size_t bytes);
-cudaError_t cudaFree(void *pointer); /* waits for the whole device, as CUDA's does */
+cudaError_t cudaFree(void *pointer); /* waits for the whole device, as CUDA's does; not for memory of cudaMallocAsync, also as CUDA's */
 /* Memory that belongs to a stream's order: it may be used by work put into that stream after this call and before the free. */
 cudaError_t cudaMallocAsync(void **ret_pointer, size_t bytes, cudaStream_t stream);
 cudaError_t cudaFreeAsync(void *pointer, cudaStream_t stream);

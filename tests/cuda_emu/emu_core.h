@@ -97,6 +97,7 @@ void emu_device_drain(void);
 void emu_streams_progress(void); /* with a seed: some streams do some work */
 void emu_streams_drop(void);     /* forgets all queued work */
 void emu_streams_reset(void);
+int emu_streams_use(const void *base, size_t bytes); /* 1: queued work names a place in this memory, or frees it */
 size_t emu_streams_alive(void);
 size_t emu_streams_queued(void);
 

@@ -3,7 +3,7 @@
  *
  * Rows live on the device only; the host keeps copies (struct tables) by pull and push. A pull first looks through the tables on the device, so that
  * parameters which are not finite change neither the copy nor the snapshot that personalize and topk work on; then it brings the item tables and the user rows
- * stamped since the copy was last filled, listed by the same kernel. Everything is enqueued on backend->stream.
+ * stamped since the copy was last filled, listed by the same kernel, or all of them when those are most. Everything is enqueued on backend->stream.
  *
  * Rows that are asked for while a job runs are made when the next job, pull or push begins: ids travel in pieces (transfer.cuh), and a piece behind a job is
  * free again only when that job has ended.
@@ -355,12 +355,14 @@ static int look_through(struct backend *backend, uint64_t since, uint32_t *ret_n
 static int bring(struct backend *backend, uint32_t n_listed, struct tables *copy)
 {
 	struct row_fetch items = {backend->pulled_V.data, 0, NULL, copy->V};
-	struct row_fetch users = {backend->U.data, is_bf16(backend), static_cast<const uint32_t *>(backend->table_work->list.data), copy->U};
+	/* when most rows go over, all of them do, in order: the list has them in any order, which is dear on both sides. The others hold what the copy has */
+	const int in_order = n_listed > backend->n_users / 2;
+	struct row_fetch users = {backend->U.data, is_bf16(backend), in_order ? NULL : static_cast<const uint32_t *>(backend->table_work->list.data), copy->U};
 	int rc = take_snapshot(backend);
 	if (rc == 0)
 		rc = fetch_rows(backend, &items, backend->n_items);
 	if (rc == 0)
-		rc = fetch_rows(backend, &users, n_listed);
+		rc = fetch_rows(backend, &users, in_order ? backend->n_users : n_listed);
 	if (rc == 0)
 		rc = fetch_sides(backend, 1, copy);
 	if (rc == 0)

@@ -276,6 +276,19 @@ static void test_pull_brings_what_changed(void **state)
 	assert_int_equal(backend_cuda.pull(world.backend, &b), 0);
 	for (uint32_t u = 0; u < USERS; u++)
 		assert_int_equal(b.U[(size_t)u * 8 + 1] != 77.0f, u >= 30 && u < 50);
+	/* half of the rows are listed; with one more, all go over in order */
+	touch(&world, 0, USERS / 2, 5.0f);
+	for (uint32_t u = 0; u < USERS; u++)
+		a.U[(size_t)u * 8 + 1] = b.U[(size_t)u * 8 + 1] = 77.0f;
+	assert_int_equal(backend_cuda.pull(world.backend, &a), 0);
+	for (uint32_t u = 0; u < USERS; u++)
+		assert_int_equal(a.U[(size_t)u * 8 + 1] != 77.0f, u < USERS / 2);
+	touch(&world, USERS / 2, USERS / 2 + 1, 6.0f);
+	assert_int_equal(backend_cuda.pull(world.backend, &b), 0);
+	for (uint32_t u = 0; u < USERS; u++) {
+		assert_true(b.U[(size_t)u * 8 + 1] != 77.0f);
+		assert_true(b.U[(size_t)u * 8] == (u < USERS / 2 ? 5.0f : u == USERS / 2 ? 6.0f : a.U[(size_t)u * 8]));
+	}
 	tables_free(&a);
 	tables_free(&b);
 	gpu_world_close(&world);

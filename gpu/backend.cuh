@@ -25,6 +25,7 @@ struct backend {
 	const int64_t *user_ids, *item_ids;  /* the state's, of wanted_users and wanted_items */
 	int device;
 	struct cudaDeviceProp properties;
+	char driver[32]; /* its version; "" unknown */
 	struct gpu_fault fault;
 	cudaStream_t stream, copies;
 	cudaEvent_t job_began, job_done;

@@ -49,6 +49,8 @@ template <class F> static inline int gpu_load_kernel(struct gpu_fault *fault, F 
 	struct cudaFuncAttributes attributes = {};
 	return gpu_check(fault, cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
 }
+/* The driver's version out of the text of /proc/driver/nvidia/version: the first number with a dot of its first line. "" where there is none. */
+void gpu_driver_version(const char *text, char *ret_version, size_t size);
 /* "training: an illegal memory access was encountered", at most size bytes with the NUL; "" without a failure. */
 void gpu_fault_text(const struct gpu_fault *fault, char *text, size_t size);
 

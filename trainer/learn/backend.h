@@ -106,7 +106,8 @@ struct topk_batch {
 /* The device that a backend works on, for status and logs. */
 struct device_facts {
 	char name[96];          /* "NVIDIA H100 80GB HBM3" */
-	char driver[32];        /* "13.0"; empty: none */
+	char driver[32];        /* of the kernel, as nvidia-smi shows it: "580.65.06"; empty: not told, or none */
+	char cuda[16];          /* the newest CUDA that the driver supports: "13.0"; empty: none */
 	uint64_t memory_bytes, memory_used_bytes; /* of the device; 0: host memory */
 	uint64_t failures;      /* times the device was lost or refused memory since open */
 	char trouble[160];      /* the last failure in words; empty: none */

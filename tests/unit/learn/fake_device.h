@@ -375,7 +375,7 @@ static inline int fake_push(struct backend *backend, const struct tables *copy)
 static inline void fake_facts(struct backend *backend, struct device_facts *ret_facts)
 {
 	const struct fake_device *device = fake_of(backend);
-	*ret_facts = (struct device_facts){ .name = "Fake 9000", .driver = "1.0", .memory_bytes = 1000, .memory_used_bytes = 100 };
+	*ret_facts = (struct device_facts){ .name = "Fake 9000", .driver = "1.2.3", .cuda = "1.0", .memory_bytes = 1000, .memory_used_bytes = 100 };
 	ret_facts->failures = (uint64_t)device->lost;
 	snprintf(ret_facts->trouble, sizeof ret_facts->trouble, "%s", device->lost ? "the fake has left the bus" : "");
 }

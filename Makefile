@@ -286,10 +286,10 @@ check: all $(EMU_PROGRAMS) $(UNIT) $(PROPERTY) $(FUZZ) $(KAFKA_TOOL)
 	@$(RUN_TESTS) $(has_pytests) $(PROPERTY) $(FUZZ) $(sort $(UNIT))
 check-unit: $(UNIT)
 	@$(RUN_TESTS) $(sort $(UNIT))
-# The property tests and fuzz targets multiply their rounds by RECD_TEST_SCALE (default 1).
+# The property tests and fuzz targets multiply their rounds by RECD_TEST_SCALE (default 1); the device is lost at as many times more calls.
 SCALE ?= 20
-torture: all $(PROPERTY) $(FUZZ)
-	@RECD_TEST_SCALE=$(SCALE) $(RUN_TESTS) --timeout 3600 $(PROPERTY) $(FUZZ)
+torture: all $(EMU_PROGRAMS) $(PROPERTY) $(FUZZ)
+	@RECD_TEST_SCALE=$(SCALE) $(RUN_TESTS) --timeout 7200 --pytest tests/e2e/test_device_loss.py $(PROPERTY) $(FUZZ)
 	@scripts/gpu-mutants --build $(B)/mutants
 	@$(MAKE) --no-print-directory storm STORM="1000000 100 3"
 # The kill storm on a real broker: lines, kills of recd, kills of the broker, and the seed (without one it is drawn; it is printed).
@@ -387,7 +387,7 @@ help:
 	@echo "make bench         prints figures, asserts nothing"
 	@echo "make bench-kafka   recd and recctl on a real Kafka beside bare clients"
 	@echo "make bench-quality rankings of train and of the stream against the truth of synthetic logs"
-	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; kernels without each of their barriers, atomics, bounds tests; 100 kills"
+	@echo "make torture       property tests and fuzz targets with SCALE=20 times the rounds; the device lost at each call; kernels without each of their barriers, atomics, bounds tests; 100 kills"
 	@echo "make storm         the kill storm on a real Kafka: STORM='1000000 20 3' lines, kills of recd, kills of the broker, and a seed"
 	@echo "make ptxas         registers, spills and occupancy of every CUDA kernel; fails when a hot one spills"
 	@echo "make check-gpu     the tests of the CUDA backend on a real GPU, with compute-sanitizer where it is installed"

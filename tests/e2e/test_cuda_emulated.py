@@ -7,6 +7,7 @@ import os
 import subprocess
 
 import pytest
+import torch
 
 import recd_process
 
@@ -87,11 +88,14 @@ def live_story(recd, logs, backend):
     assert recd.snapshot()[0] == 200
     before = recd.status()
     recd.kill()
+    kept = torch.load(recd.data / "state.pt", weights_only=True)
     recd.start()
     after = recd.status()
     assert after["backend"] == backend
     assert (after["histories_digest"], after["positions_digest"]) == (before["histories_digest"], before["positions_digest"])
-    assert after["progress"]["step"] >= before["progress"]["step"] - 1 or after["progress"]["passes"] >= 2  # it goes on, it does not begin again
+    assert kept["step"] > 100 and kept["passes"] >= 1, kept["step"]
+    for count in ("step", "triples", "passes"):  # it goes on from there, it does not begin again
+        assert after["progress"][count] >= kept[count], count
     recd.wait(lambda: trained(recd, passes) and rests(recd), "not trained")
     status, answer = recd.request("GET", "/v1/users/3/top?k=5")
     assert status == 200 and len(answer["items"]) == 5

@@ -162,6 +162,8 @@ int query_wait(struct backend *backend, uint32_t wait_us, const char *what)
 	cudaError_t code = cudaEventRecord(work->done, work->stream);
 	if (code == cudaSuccess)
 		code = cudaEventQuery(work->done);
+	else /* nothing tells of its end: nobody may touch its memory before */
+		(void)cudaStreamSynchronize(work->stream);
 	while (code == cudaErrorNotReady) {
 		if (now_us() - began_us >= wait_us) {
 			work->given_up = 1;

@@ -23,7 +23,8 @@ struct engine_status {
 	char backend_reason[256];        /* why the CPU, when auto fell back or a device was lost; "" */
 	char precision[8];               /* of the working tables: "fp32", "bf16" */
 	char device_name[96];            /* "" where the backend says nothing */
-	char device_driver[32];
+	char device_driver[32];          /* the kernel's driver, "580.65.06"; "" not told */
+	char device_cuda[16];            /* the newest CUDA that it supports, "13.0" */
 	uint64_t device_memory_bytes, device_memory_used_bytes; /* 0: host memory */
 	int device_lost;                 /* 1: the CPU stands in for a device that was lost */
 	uint64_t device_losses;          /* since the start */

@@ -185,6 +185,7 @@ void engine_device_status(struct engine *engine, struct engine_status *s)
 	snprintf(s->precision, sizeof(s->precision), "%s", learner_on_device(engine->learner) && engine->config.learn.precision == PRECISION_BF16 ? "bf16" : "fp32");
 	snprintf(s->device_name, sizeof(s->device_name), "%s", d->facts.name);
 	snprintf(s->device_driver, sizeof(s->device_driver), "%s", d->facts.driver);
+	snprintf(s->device_cuda, sizeof(s->device_cuda), "%s", d->facts.cuda);
 	s->device_memory_bytes = d->facts.memory_bytes;
 	s->device_memory_used_bytes = d->facts.memory_used_bytes;
 	s->device_lost = d->lost;

@@ -5,6 +5,9 @@
  * beside the training job in flight: the batch is as large as fits into the budget, by the time that the one before took, so that lines and touched users wait
  * no longer for it than for rows fitted one by one. It works on the item tables of the published generation; where those are not what it holds (a copy that was
  * thrown away, a device just opened), or where it has no room, rows are fitted one by one.
+ *
+ * A batch may have to wait for places that the job takes. It is waited for with a limit, and not begun beside a job that is late: a device that hangs must not
+ * keep this thread from finding that out.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +19,9 @@
 #define REFUSED_PAUSE_US 1000000
 #define SLOW_PAUSE_US 60000000 /* after two of the smallest batches in a row were far too long: this device is no help here */
 #define SLOW_TIMES 4
+#define WAIT_US 50000u /* for a batch: lines and touched users wait meanwhile */
+#define LATE_SLICES 2  /* a part of a job that has been running for so many slices is late, ... */
+#define LATE_US 20000  /* ... if it is also older than this */
 
 void engine_refresh_close(struct engine *engine)
 {
@@ -113,6 +119,21 @@ static void size_next_batch(struct engine_refresh *r, uint32_t n, int64_t now_us
 	r->pause_until_us = now_us + SLOW_PAUSE_US;
 }
 
+static int job_is_late(const struct engine *engine)
+{
+	const int64_t part_us = learner_part_us(engine->learner);
+
+	return part_us > LATE_US && part_us > (int64_t)engine->config.slice_ms * 1000 * LATE_SLICES;
+}
+
+/* The device did not take the batch, and does not get another for a while. */
+static void pause_batches(struct engine_refresh *r, int rc, int64_t now_us)
+{
+	if (rc == -EAGAIN)
+		r->n_wanted = BATCH_LEAST;
+	r->pause_until_us = now_us + REFUSED_PAUSE_US;
+}
+
 /* Fits many rows on the device. Returns how many; 0: there is no device, or it cannot now. */
 static int refit_together(struct engine *engine, const struct generation *g, int64_t budget_us)
 {
@@ -120,8 +141,9 @@ static int refit_together(struct engine *engine, const struct generation *g, int
 	struct personalize_options options = engine->config.personalize;
 	struct personalize_batch batch = { .options = &options };
 	struct engine_refresh *r = engine->refresh;
+	int rc;
 
-	if (!learner_has_batches(engine->learner) || (r != NULL && began_us < r->pause_until_us) || refresh_open(engine) < 0)
+	if (!learner_has_batches(engine->learner) || job_is_late(engine) || (r != NULL && began_us < r->pause_until_us) || refresh_open(engine) < 0)
 		return 0;
 	r = engine->refresh;
 	batch.n = gather(engine, g);
@@ -134,8 +156,10 @@ static int refit_together(struct engine *engine, const struct generation *g, int
 	batch.n_candidates = engine_fold_candidates(engine, g, &batch.candidates);
 	batch.ret_rows = r->rows;
 	batch.ret_rcs = r->rcs;
-	if (learner_personalize(engine->learner, &g->tables, &batch) < 0) {
-		r->pause_until_us = began_us + REFUSED_PAUSE_US;
+	batch.wait_us = WAIT_US;
+	rc = learner_personalize(engine->learner, &g->tables, &batch);
+	if (rc < 0) {
+		pause_batches(r, rc, began_us);
 		return 0;
 	}
 	for (uint32_t k = 0; k < batch.n; k++) {

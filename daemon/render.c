@@ -344,6 +344,7 @@ static json_t *render_device(const struct engine_status *status)
 
 	put_text(&draft, "name", status->device_name);
 	put_text(&draft, "driver", status->device_driver);
+	put_text(&draft, "cuda", status->device_cuda);
 	put_text(&draft, "precision", status->precision);
 	put_uint(&draft, "memory_bytes", status->device_memory_bytes);
 	put_uint(&draft, "memory_used_bytes", status->device_memory_used_bytes);

@@ -239,7 +239,8 @@ static void log_backend(const struct engine_status *status)
 	char device[192] = "";
 
 	if (status->device_memory_bytes != 0)
-		snprintf(device, sizeof(device), " (%s, driver %s, %.1f of %.1f GB used, %s)", status->device_name, status->device_driver,
+		snprintf(device, sizeof(device), " (%s, driver %s, CUDA %s, %.1f of %.1f GB used, %s)", status->device_name,
+		         status->device_driver[0] != '\0' ? status->device_driver : "unknown", status->device_cuda,
 		         (double)status->device_memory_used_bytes / 1e9, (double)status->device_memory_bytes / 1e9, status->precision);
 	log_info("training on %s%s%s%s", status->backend, device, status->backend_reason[0] != '\0' ? ": " : "", status->backend_reason);
 }

@@ -22,9 +22,10 @@ struct query_work;  /* personalize and top-K: memory of batches */
 struct backend {
 	const struct learn_options *options; /* the learner's; read when a job starts */
 	const struct training_set *set;      /* the learner's */
-	const int64_t *user_ids, *item_ids;  /* the state's */
+	const int64_t *user_ids, *item_ids;  /* the state's, of wanted_users and wanted_items */
 	int device;
 	struct cudaDeviceProp properties;
+	char driver[32]; /* its version; "" unknown */
 	struct gpu_fault fault;
 	cudaStream_t stream, copies;
 	cudaEvent_t job_began, job_done;
@@ -33,6 +34,7 @@ struct backend {
 	/* working tables */
 	struct device_array U, V, users, items; /* elements of float or uint16_t; struct gpu_user_side; struct gpu_item_side */
 	uint32_t dim, stride, n_users, n_items;
+	uint32_t wanted_users, wanted_items; /* as last asked for; more than there are after growth while a job ran */
 	uint32_t epoch;  /* moves at each pull */
 	uint64_t passes; /* passes the Adagrad sums have forgotten for */
 	/* the item tables as the last pull saw them, for personalize and topk: fp32 [pulled_items, stride], biases */
@@ -63,10 +65,13 @@ uint32_t gpu_stride_of(uint32_t dim);
 
 /* backend_tables.cu */
 int table_work_open(struct backend *backend);
-/* Runs a kernel that does nothing and waits for it: a program that was not compiled for this device fails here and not in its first job. */
+/* Loads the kernels and runs one that does nothing: a program that was not compiled for this device fails here and not in its first job. */
 int table_work_try(struct backend *backend);
 void table_work_free(struct table_work *work);
+/* While a job runs it only takes note of what is wanted. */
 int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids);
+/* Makes the rows that growth took note of; before anything that reads rows. No job runs. */
+int cuda_grow_noted(struct backend *backend);
 int cuda_pull(struct backend *backend, struct tables *copy);
 int cuda_push(struct backend *backend, const struct tables *copy);
 /* The Adagrad sums lose their share for every pass ended since the last job; enqueued. */
@@ -75,13 +80,15 @@ int cuda_forget(struct backend *backend);
 /* set_mirror.cu */
 int set_mirror_open(struct backend *backend);
 void set_mirror_close(struct backend *backend);
+int set_mirror_load(struct backend *backend);
 /*
  * For a job about to start: brings over what changed since the last call, enqueued behind what runs; ret_view is for launches on backend->stream until the next
  * call. The job says how far skips are brought up to date (set_mirror.cuh).
  */
 int set_mirror_sync(struct backend *backend, const struct train_job *job, struct set_view *ret_view);
 
-/* train.cu: backend.h's train, poll and wait. */
+/* train.cu: backend.h's train, poll and wait. cuda_train_load: the kernels of the mode, stride and precision that jobs will have. */
+int cuda_train_load(struct backend *backend);
 int cuda_train(struct backend *backend, const struct train_job *job, struct train_report *ret_report);
 int cuda_poll(struct backend *backend, struct train_report *ret_report);
 int cuda_wait(struct backend *backend, struct train_report *ret_report);
@@ -90,6 +97,8 @@ void exact_work_free(struct exact_work *work);
 /* personalize.cu, topk.cu */
 int cuda_personalize(struct backend *backend, const struct personalize_batch *batch);
 int cuda_topk(struct backend *backend, const struct topk_batch *batch);
+int cuda_personalize_load(struct backend *backend);
+int cuda_topk_load(struct backend *backend);
 void query_work_free(struct query_work *work);
 
 #endif

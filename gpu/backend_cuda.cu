@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "gpu/backend.cuh"
+#include "gpu/query.cuh"
 #include "gpu/transfer.cuh"
 
 #define CAPABILITY_MIN 8                     /* major: Ampere */
@@ -184,6 +185,19 @@ static int open_streams(struct backend *backend)
 	return rc;
 }
 
+/* All that this backend will ever launch, so that no work waits for it later. */
+static int load_kernels(struct backend *backend)
+{
+	int rc = table_work_try(backend);
+	if (rc == 0)
+		rc = set_mirror_load(backend);
+	if (rc == 0)
+		rc = cuda_train_load(backend);
+	if (rc == 0)
+		rc = cuda_personalize_load(backend);
+	return rc < 0 ? rc : cuda_topk_load(backend);
+}
+
 static int open_on_device(struct backend *backend)
 {
 	int rc = open_streams(backend);
@@ -194,10 +208,24 @@ static int open_on_device(struct backend *backend)
 	if (rc == 0)
 		rc = set_mirror_open(backend);
 	if (rc == 0)
-		rc = table_work_try(backend);
+		rc = query_open(backend);
+	if (rc == 0)
+		rc = load_kernels(backend);
 	if (rc == 0)
 		ask_memory(backend);
 	return rc == 0 && backend->fault.code != cudaSuccess ? -EIO : rc;
+}
+
+/* As the kernel tells it; nothing where it does not, as in some containers. */
+static void ask_driver(char *ret_version, size_t size)
+{
+	char text[256] = "";
+	FILE *file = fopen("/proc/driver/nvidia/version", "re");
+	if (file) {
+		text[fread(text, 1, sizeof text - 1, file)] = '\0';
+		(void)fclose(file);
+	}
+	gpu_driver_version(text, ret_version, size);
 }
 
 static int op_open(const struct learn_options *options, const struct training_set *set, struct backend **ret_backend, char *errstr, size_t errstr_size)
@@ -213,6 +241,7 @@ static int op_open(const struct learn_options *options, const struct training_se
 		backend->epoch = 1;
 		backend->passes = set->passes_here;
 		backend->last.loss = (double)NAN;
+		ask_driver(backend->driver, sizeof backend->driver);
 		rc = open_on_device(backend);
 		if (rc < 0)
 			gpu_fault_text(&backend->fault, why, sizeof why);
@@ -295,11 +324,12 @@ static int op_topk(struct backend *backend, const struct topk_batch *batch)
 
 static void op_facts(struct backend *backend, struct device_facts *ret_facts)
 {
-	int driver = 0;
+	int cuda = 0;
 	struct device_facts facts = {};
-	(void)cudaDriverGetVersion(&driver);
+	(void)cudaDriverGetVersion(&cuda);
 	(void)snprintf(facts.name, sizeof facts.name, "%.90s", backend->properties.name);
-	(void)snprintf(facts.driver, sizeof facts.driver, "%d.%d", driver / 1000, driver % 1000 / 10);
+	(void)snprintf(facts.driver, sizeof facts.driver, "%s", backend->driver);
+	(void)snprintf(facts.cuda, sizeof facts.cuda, "%d.%d", cuda / 1000, cuda % 1000 / 10);
 	facts.memory_bytes = backend->memory_bytes;
 	facts.memory_used_bytes = backend->memory_used_bytes;
 	facts.failures = backend->fault.failures;

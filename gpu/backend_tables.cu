@@ -3,13 +3,17 @@
  *
  * Rows live on the device only; the host keeps copies (struct tables) by pull and push. A pull first looks through the tables on the device, so that
  * parameters which are not finite change neither the copy nor the snapshot that personalize and topk work on; then it brings the item tables and the user rows
- * stamped since the copy was last filled, listed by the same kernel. Everything is enqueued on backend->stream behind the running job.
+ * stamped since the copy was last filled, listed by the same kernel, or all of them when those are most. Everything is enqueued on backend->stream.
+ *
+ * Rows that are asked for while a job runs are made when the next job, pull or push begins: ids travel in pieces (transfer.cuh), and a piece behind a job is
+ * free again only when that job has ended.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "gpu/backend.cuh"
+#include "gpu/query.cuh"
 #include "gpu/tables_kernels.cuh"
 #include "gpu/transfer.cuh"
 #include "trainer/learn/sampler.h"
@@ -118,12 +122,12 @@ static int make_room(struct backend *backend, uint32_t n_users, uint32_t n_items
 	return rc;
 }
 
-int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
+static int make_rows(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
 {
 	struct table_work *work = backend->table_work;
 	uint32_t old_users = backend->n_users, old_items = backend->n_items;
-	n_users = n_users > old_users ? n_users : old_users;
-	n_items = n_items > old_items ? n_items : old_items;
+	if (n_users == old_users && n_items == old_items)
+		return 0;
 	int rc = make_room(backend, n_users, n_items);
 	if (rc == 0)
 		rc = transfer_send(backend, static_cast<int64_t *>(work->user_ids.data) + old_users, user_ids + old_users,
@@ -140,6 +144,25 @@ int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const
 	backend->n_users = n_users;
 	backend->n_items = n_items;
 	return 0;
+}
+
+int cuda_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
+{
+	n_users = n_users > backend->wanted_users ? n_users : backend->wanted_users;
+	n_items = n_items > backend->wanted_items ? n_items : backend->wanted_items;
+	int rc = backend->running ? 0 : make_rows(backend, n_users, n_items, user_ids, item_ids);
+	if (rc < 0)
+		return rc;
+	backend->wanted_users = n_users;
+	backend->wanted_items = n_items;
+	backend->user_ids = user_ids;
+	backend->item_ids = item_ids;
+	return 0;
+}
+
+int cuda_grow_noted(struct backend *backend)
+{
+	return make_rows(backend, backend->wanted_users, backend->wanted_items, backend->user_ids, backend->item_ids);
 }
 
 int cuda_forget(struct backend *backend)
@@ -165,7 +188,7 @@ static int clear_find(struct backend *backend)
 	return gpu_check(&backend->fault, cudaMemsetAsync(backend->table_work->find.data, 0, sizeof(struct pull_find), backend->stream), PULL_FAULT);
 }
 
-/* Waits for everything enqueued, the running job included. */
+/* Waits for everything enqueued. */
 static int read_find(struct backend *backend, struct pull_find *ret_find)
 {
 	struct piece piece;
@@ -332,12 +355,14 @@ static int look_through(struct backend *backend, uint64_t since, uint32_t *ret_n
 static int bring(struct backend *backend, uint32_t n_listed, struct tables *copy)
 {
 	struct row_fetch items = {backend->pulled_V.data, 0, NULL, copy->V};
-	struct row_fetch users = {backend->U.data, is_bf16(backend), static_cast<const uint32_t *>(backend->table_work->list.data), copy->U};
+	/* when most rows go over, all of them do, in order: the list has them in any order, which is dear on both sides. The others hold what the copy has */
+	const int in_order = n_listed > backend->n_users / 2;
+	struct row_fetch users = {backend->U.data, is_bf16(backend), in_order ? NULL : static_cast<const uint32_t *>(backend->table_work->list.data), copy->U};
 	int rc = take_snapshot(backend);
 	if (rc == 0)
 		rc = fetch_rows(backend, &items, backend->n_items);
 	if (rc == 0)
-		rc = fetch_rows(backend, &users, n_listed);
+		rc = fetch_rows(backend, &users, in_order ? backend->n_users : n_listed);
 	if (rc == 0)
 		rc = fetch_sides(backend, 1, copy);
 	if (rc == 0)
@@ -348,7 +373,11 @@ static int bring(struct backend *backend, uint32_t n_listed, struct tables *copy
 int cuda_pull(struct backend *backend, struct tables *copy)
 {
 	uint32_t n_listed = 0;
-	int rc = tables_reserve(copy, backend->n_users, backend->n_items, backend->dim);
+	int rc = cuda_grow_noted(backend);
+	if (rc == 0)
+		rc = query_passed(backend);
+	if (rc == 0)
+		rc = tables_reserve(copy, backend->n_users, backend->n_items, backend->dim);
 	if (rc == 0)
 		rc = device_array_grow(backend, &backend->pulled_V, (size_t)backend->n_items * backend->stride * sizeof(float),
 		                       (size_t)backend->pulled_items * backend->stride * sizeof(float), "room for a snapshot");
@@ -445,11 +474,13 @@ int cuda_push(struct backend *backend, const struct tables *copy)
 {
 	if (copy->dim != backend->dim)
 		return -EINVAL;
+	int rc = cuda_grow_noted(backend), bad = 0;
+	if (rc < 0)
+		return rc;
 	uint32_t n_users = copy->n_users < backend->n_users ? copy->n_users : backend->n_users;
 	uint32_t n_items = copy->n_items < backend->n_items ? copy->n_items : backend->n_items;
 	struct pull_find find = {};
-	int bad = 0;
-	int rc = clear_find(backend);
+	rc = clear_find(backend);
 	if (rc == 0)
 		rc = send_rows(backend, 1, copy->V, n_items);
 	if (rc == 0)
@@ -478,9 +509,30 @@ int table_work_open(struct backend *backend)
 	return device_array_grow(backend, &backend->table_work->find, sizeof(struct pull_find), 0, "memory for pulls");
 }
 
+template <typename E> static int load_kernels(struct gpu_fault *fault)
+{
+	int rc = gpu_load_kernel(fault, tables_init_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_find_users_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_find_items_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_snapshot_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_gather_kernel<E>);
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_gather_kernel<float>); /* of the snapshot */
+	if (rc == 0)
+		rc = gpu_load_kernel(fault, tables_scatter_kernel<E>);
+	return rc < 0 ? rc : gpu_load_kernel(fault, tables_forget_kernel);
+}
+
 int table_work_try(struct backend *backend)
 {
+	int rc = is_bf16(backend) ? load_kernels<uint16_t>(&backend->fault) : load_kernels<float>(&backend->fault);
+	if (rc < 0)
+		return rc;
 	GPU_LAUNCH(tables_forget_kernel, 1, GPU_BLOCK, 0, backend->stream, backend_tables_view(backend), 1.0f); /* over no rows */
-	int rc = gpu_launched(&backend->fault, "trying a kernel");
+	rc = gpu_launched(&backend->fault, "trying a kernel");
 	return rc < 0 ? rc : gpu_check(&backend->fault, cudaStreamSynchronize(backend->stream), "trying a kernel");
 }

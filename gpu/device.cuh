@@ -2,7 +2,7 @@
  * device.cuh: what all of gpu/ needs of the CUDA runtime: launching, failures in words, and named access to memory that others write meanwhile.
  *
  * One source, two compilers: nvcc, and g++ with the tests' emulation of the runtime, whose <cuda_runtime.h> brings GPU_LAUNCH and GPU_SHARED of its own.
- * Kernels use no static shared memory, no inline PTX and no cooperative groups, so that both can run them.
+ * Kernels use no static shared memory and no cooperative groups, and inline PTX only here, beside a form without it, so that both can run them.
  */
 #ifndef GPU_DEVICE_CUH
 #define GPU_DEVICE_CUH
@@ -40,6 +40,17 @@ struct gpu_fault {
 int gpu_check(struct gpu_fault *fault, cudaError_t code, const char *what);
 /* The same for a launch just made. */
 int gpu_launched(struct gpu_fault *fault, const char *what);
+/*
+ * Loads a kernel, which CUDA otherwise does at its first launch: that takes a while, and seconds where the driver has to compile it for this device. 0, -EIO, and
+ * -ENOMEM as gpu_check().
+ */
+template <class F> static inline int gpu_load_kernel(struct gpu_fault *fault, F *kernel)
+{
+	struct cudaFuncAttributes attributes = {};
+	return gpu_check(fault, cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
+}
+/* The driver's version out of the text of /proc/driver/nvidia/version: the first number with a dot of its first line. "" where there is none. */
+void gpu_driver_version(const char *text, char *ret_version, size_t size);
 /* "training: an illegal memory access was encountered", at most size bytes with the NUL; "" without a failure. */
 void gpu_fault_text(const struct gpu_fault *fault, char *text, size_t size);
 
@@ -83,15 +94,6 @@ GPU_FN void gpu_store_u32(uint32_t *p, uint32_t v)
 	__atomic_store_n(p, v, __ATOMIC_RELAXED);
 #else
 	__stcg(p, v);
-#endif
-}
-
-GPU_FN void gpu_store_u64(uint64_t *p, uint64_t v)
-{
-#ifdef GPU_EMULATED
-	__atomic_store_n(p, v, __ATOMIC_RELAXED);
-#else
-	*(volatile uint64_t *)p = v;
 #endif
 }
 

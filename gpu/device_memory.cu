@@ -49,8 +49,10 @@ void device_array_release(struct backend *backend, struct device_array *array)
 {
 	cudaError_t code = array->data ? cudaFreeAsync(array->data, backend->stream) : cudaSuccess;
 	(void)gpu_check(&backend->fault, code, "giving memory back");
-	if (code != cudaSuccess)
-		(void)cudaFree(array->data); /* waits, and is right all the same */
+	if (code != cudaSuccess) { /* cudaFree takes it for granted that nobody uses such memory any more */
+		(void)cudaStreamSynchronize(backend->stream);
+		(void)cudaFree(array->data);
+	}
 	array->data = NULL;
 	array->bytes = 0;
 }
@@ -68,6 +70,8 @@ int pinned_array_grow(struct backend *backend, struct pinned_array *array, size_
 	if (bytes <= array->bytes)
 		return 0;
 	void *data = NULL;
+	size_t more = array->bytes + array->bytes / 2;
+	bytes = more > bytes ? more : bytes;
 	int rc = gpu_check(&backend->fault, cudaHostAlloc(&data, bytes, cudaHostAllocDefault), "pinned memory");
 	if (rc < 0)
 		return rc;

@@ -1,7 +1,7 @@
 /*
  * device_memory.cuh: growing arrays in device memory, and pinned host memory for copies.
  *
- * Device memory comes and goes in the order of the backend's stream (cudaMallocAsync), so neither growing nor giving up waits for a running job.
+ * Device memory comes and goes in the order of the backend's stream (cudaMallocAsync), so the host waits neither for growing nor for giving up.
  */
 #ifndef GPU_DEVICE_MEMORY_CUH
 #define GPU_DEVICE_MEMORY_CUH
@@ -30,7 +30,7 @@ int device_array_grow(struct backend *backend, struct device_array *array, size_
 void device_array_release(struct backend *backend, struct device_array *array);
 /* At once, for closing: nothing may be using it. */
 void device_array_free(struct device_array *array);
-/* 0, -ENOMEM, -EIO. The old memory must not be in use by a copy. */
+/* Capacity grows by 1.5. 0, -ENOMEM, -EIO. The old memory must not be in use by a copy; no job runs, since CUDA may wait for the device. */
 int pinned_array_grow(struct backend *backend, struct pinned_array *array, size_t bytes);
 void pinned_array_free(struct pinned_array *array);
 

@@ -29,11 +29,6 @@
 #define NO_ITEM UINT32_MAX
 #define POSITIVES_MAX (1u << 30)
 
-struct personalize_user {
-	uint64_t seed;
-	uint64_t own; /* where his table begins in personalize_view.own, or OWN_SHARED */
-};
-
 struct personalize_view {
 	const float *V, *bias;      /* [n_items, stride], [n_items] */
 	const float *starts;        /* [n, stride] */
@@ -297,33 +292,39 @@ template <uint32_t STRIDE> __global__ void __launch_bounds__(WARPS *GPU_WARP, ST
 		v.rcs[user] = rc;
 }
 
+typedef void personalize_kernel(struct personalize_view v);
+
+static personalize_kernel *kernel_of(uint32_t stride)
+{
+	switch (stride) {
+	case 16:
+		return personalize_users<16>;
+	case 32:
+		return personalize_users<32>;
+	case 64:
+		return personalize_users<64>;
+	case 128:
+		return personalize_users<128>;
+	case 256:
+		return personalize_users<256>;
+	case 384:
+		return personalize_users<384>;
+	default:
+		return personalize_users<512>;
+	}
+}
+
+int cuda_personalize_load(struct backend *backend)
+{
+	return gpu_load_kernel(&backend->fault, kernel_of(backend->stride));
+}
+
 static void launch(const struct personalize_view *v, cudaStream_t stream)
 {
 	const uint32_t grid = (v->n + WARPS - 1) / WARPS;
 	const size_t shared = static_cast<size_t>(WARPS) * v->own_shared * sizeof(uint32_t);
-	switch (v->stride) {
-	case 16:
-		GPU_LAUNCH(personalize_users<16>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 32:
-		GPU_LAUNCH(personalize_users<32>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 64:
-		GPU_LAUNCH(personalize_users<64>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 128:
-		GPU_LAUNCH(personalize_users<128>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 256:
-		GPU_LAUNCH(personalize_users<256>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	case 384:
-		GPU_LAUNCH(personalize_users<384>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	default:
-		GPU_LAUNCH(personalize_users<512>, grid, WARPS * GPU_WARP, shared, stream, *v);
-		break;
-	}
+	personalize_kernel *const personalize_users_of_stride = kernel_of(v->stride);
+	GPU_LAUNCH(personalize_users_of_stride, grid, WARPS * GPU_WARP, shared, stream, *v);
 }
 
 /* Items that the pulled tables do not have would be read past their end. */
@@ -353,20 +354,39 @@ static uint64_t place_users(const struct personalize_batch *batch, struct person
 	return global;
 }
 
+/*
+ * The training set's candidates stay on the device, and only those that joined are looked at and sent; others are, each time. -EINVAL: one that the pulled
+ * tables do not have.
+ */
+static int send_candidates(struct backend *backend, struct query_work *work, const struct personalize_batch *batch, const char *what)
+{
+	const struct training_set *set = backend->set;
+	const int lasting = batch->candidates == set->candidates && batch->n_candidates <= set->n_candidates;
+	const size_t bytes = batch->n_candidates * sizeof *batch->candidates;
+	uint32_t there = lasting && bytes <= work->candidates.bytes ? work->n_candidates : 0;
+	if (there >= batch->n_candidates)
+		return 0;
+	if (!items_are_known(batch->candidates + there, batch->n_candidates - there, backend->pulled_items))
+		return -EINVAL;
+	work->n_candidates = 0;
+	int rc = query_room(backend, &work->candidates, bytes, what);
+	if (rc == 0)
+		rc = gpu_check(&backend->fault,
+		               cudaMemcpyAsync(static_cast<uint32_t *>(work->candidates.data) + there, batch->candidates + there,
+		                               (batch->n_candidates - there) * sizeof *batch->candidates, cudaMemcpyHostToDevice, work->stream),
+		               what);
+	if (rc == 0 && lasting)
+		work->n_candidates = batch->n_candidates;
+	return rc;
+}
+
 /* Memory and copies, everything that comes before the launch. */
 static int prepare(struct backend *backend, struct query_work *work, const struct personalize_batch *batch, struct personalize_view *v)
 {
 	const char *what = "a batch of users";
 	const size_t n = batch->n, bytes = n * backend->stride * sizeof(float);
-	int rc = pinned_array_grow(backend, &work->host_users, n * sizeof(struct personalize_user));
-	if (rc == 0)
-		rc = pinned_array_grow(backend, &work->host_fitted, bytes);
-	if (rc == 0)
-		rc = pinned_array_grow(backend, &work->host_rcs, n * sizeof(int32_t));
-	if (rc < 0)
-		return rc;
 	const uint64_t global = place_users(batch, static_cast<struct personalize_user *>(work->host_users.data), &v->own_shared);
-	rc = query_send(backend, &work->users, work->host_users.data, n * sizeof(struct personalize_user), what);
+	int rc = query_send(backend, &work->users, work->host_users.data, n * sizeof(struct personalize_user), what);
 	if (rc == 0)
 		rc = query_send_rows(backend, batch->starts, batch->n, what);
 	if (rc == 0)
@@ -374,7 +394,7 @@ static int prepare(struct backend *backend, struct query_work *work, const struc
 	if (rc == 0)
 		rc = query_send(backend, &work->items, batch->positives, batch->offsets[n] * sizeof *batch->positives, what);
 	if (rc == 0)
-		rc = query_send(backend, &work->candidates, batch->candidates, batch->n_candidates * sizeof *batch->candidates, what);
+		rc = send_candidates(backend, work, batch, what);
 	if (rc == 0)
 		rc = query_room(backend, &work->own, global * sizeof(uint32_t), what);
 	if (rc == 0)
@@ -405,7 +425,7 @@ static int prepare(struct backend *backend, struct query_work *work, const struc
 	return 0;
 }
 
-static int run(struct backend *backend, struct query_work *work, const struct personalize_view *v)
+static int run(struct backend *backend, struct query_work *work, const struct personalize_view *v, uint32_t wait_us)
 {
 	const char *what = "personalizing";
 	launch(v, work->stream);
@@ -415,15 +435,15 @@ static int run(struct backend *backend, struct query_work *work, const struct pe
 		                                                cudaMemcpyDeviceToHost, work->stream), what);
 	if (rc == 0)
 		rc = gpu_check(&backend->fault, cudaMemcpyAsync(work->host_rcs.data, v->rcs, v->n * sizeof(int32_t), cudaMemcpyDeviceToHost, work->stream), what);
-	const int waited = query_wait(backend, what);
+	const int waited = query_wait(backend, wait_us, what);
 	return rc < 0 ? rc : waited;
 }
 
 int cuda_personalize(struct backend *backend, const struct personalize_batch *batch)
 {
 	struct personalize_view v = {};
-	struct query_work *work;
-	int rc = query_begin(backend, &work);
+	struct query_work *work = backend->query;
+	int rc = query_begin(backend);
 	if (rc < 0 || batch->n == 0)
 		return rc;
 	if (batch->n_candidates == 0 || batch->options->batch == 0) {
@@ -434,15 +454,17 @@ int cuda_personalize(struct backend *backend, const struct personalize_batch *ba
 	for (uint32_t k = 0; k < batch->n; k++)
 		if (batch->offsets[k + 1] - batch->offsets[k] > POSITIVES_MAX)
 			return -EINVAL;
-	if (!items_are_known(batch->positives, batch->offsets[batch->n], backend->pulled_items) ||
-	    !items_are_known(batch->candidates, batch->n_candidates, backend->pulled_items))
+	if (!items_are_known(batch->positives, batch->offsets[batch->n], backend->pulled_items))
 		return -EINVAL;
+	rc = query_users_room(backend, batch->n);
+	if (rc < 0)
+		return rc;
 	rc = prepare(backend, work, batch, &v);
 	if (rc < 0) {
-		(void)query_wait(backend, "a batch of users"); /* pinned memory is free again */
+		(void)query_wait(backend, batch->wait_us, "a batch of users"); /* pinned memory is free again */
 		return rc;
 	}
-	rc = run(backend, work, &v);
+	rc = run(backend, work, &v, batch->wait_us);
 	if (rc < 0)
 		return rc;
 	const float *fitted = static_cast<const float *>(work->host_fitted.data);

@@ -28,6 +28,12 @@ int set_mirror_open(struct backend *backend)
 	return 0;
 }
 
+int set_mirror_load(struct backend *backend)
+{
+	int rc = gpu_load_kernel(&backend->fault, set_move_kernel);
+	return rc < 0 ? rc : gpu_load_kernel(&backend->fault, set_insert_kernel);
+}
+
 void set_mirror_close(struct backend *backend)
 {
 	struct set_mirror *mirror = backend->mirror;

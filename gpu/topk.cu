@@ -411,17 +411,26 @@ static int fetch(struct backend *backend, const struct query_work *work, const s
 	return rc;
 }
 
+int cuda_topk_load(struct backend *backend)
+{
+	int rc = gpu_load_kernel(&backend->fault, topk_scan);
+	return rc < 0 ? rc : gpu_load_kernel(&backend->fault, topk_join);
+}
+
 int cuda_topk(struct backend *backend, const struct topk_batch *batch)
 {
 	struct topk_view v = {};
-	struct query_work *work;
-	int rc = query_begin(backend, &work);
+	struct query_work *work = backend->query;
+	int rc = query_begin(backend);
 	if (rc < 0)
 		return rc;
 	if (batch->k == 0 || batch->k > TOPK_BATCH_MAX)
 		return -EINVAL;
 	if (batch->n == 0)
 		return 0;
+	rc = query_users_room(backend, batch->n);
+	if (rc < 0)
+		return rc;
 	v.n_items = backend->pulled_items;
 	v.stride = backend->stride;
 	v.k = batch->k;
@@ -431,6 +440,6 @@ int cuda_topk(struct backend *backend, const struct topk_batch *batch)
 		rc = run_pass(backend, work, v, first, batch->n - first < pass_users ? batch->n - first : pass_users);
 	if (rc == 0)
 		rc = fetch(backend, work, batch);
-	const int waited = query_wait(backend, "ranking");
+	const int waited = query_wait(backend, 0, "ranking");
 	return rc < 0 ? rc : waited;
 }

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "gpu/query.cuh"
 #include "trainer/learn/sampler.h"
 
 #define FIRST_DRAWS (1u << 15) /* of a job with a time limit, before any rate is known */
@@ -67,6 +68,11 @@ static int enqueue(struct backend *backend, const struct train_run *run)
 	return rc;
 }
 
+int cuda_train_load(struct backend *backend)
+{
+	return backend->options->deterministic ? exact_load(backend) : fast_load(backend);
+}
+
 int cuda_train(struct backend *backend, const struct train_job *job, struct train_report *ret_report)
 {
 	const struct learn_options *options = backend->options;
@@ -75,7 +81,11 @@ int cuda_train(struct backend *backend, const struct train_job *job, struct trai
 	int has_work = job->triples_max && backend->set->n_positives && backend->set->n_candidates;
 	if (backend->running)
 		return -EBUSY;
-	int rc = has_work ? set_mirror_sync(backend, job, &run.set) : 0;
+	int rc = cuda_grow_noted(backend);
+	if (rc == 0)
+		rc = query_users_room_noted(backend);
+	if (rc == 0 && has_work)
+		rc = set_mirror_sync(backend, job, &run.set);
 	if (rc == 0 && has_work && options->deterministic)
 		rc = exact_reserve(backend, options->batch_size);
 	if (rc == 0)

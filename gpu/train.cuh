@@ -23,9 +23,12 @@ struct train_run {
  * At least 1; a warp has a few more at the least. docs/GPU.md says what more would cost.
  */
 uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items);
+/* Loads the kernel that the stride and the precision need. 0, -EIO. */
+int fast_load(struct backend *backend);
 /* Enqueues the draws of a Hogwild job. 0, -EIO. */
 int fast_run(struct backend *backend, const struct train_run *run);
 
+int exact_load(struct backend *backend);
 /* Memory for batches of the deterministic mode; what grew is cleared on backend->stream. 0, -ENOMEM, -EIO. */
 int exact_reserve(struct backend *backend, uint32_t batch);
 /* Enqueues the batches of a deterministic job, after exact_reserve(). 0, -EIO. */

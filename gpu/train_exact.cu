@@ -70,6 +70,14 @@ int exact_reserve(struct backend *backend, uint32_t batch)
 	return rc;
 }
 
+int exact_load(struct backend *backend)
+{
+	int rc = gpu_load_kernel(&backend->fault, exact_draw);
+	if (rc == 0)
+		rc = gpu_load_kernel(&backend->fault, exact_add);
+	return rc < 0 ? rc : gpu_load_kernel(&backend->fault, exact_apply);
+}
+
 /* Each kernel counts on the one before, so none is launched after one that was refused. */
 static int exact_batch(struct backend *backend, const struct exact_view *view, uint32_t rows)
 {

@@ -76,3 +76,28 @@ int fast_run(struct backend *backend, const struct train_run *run)
 	}
 	return 0;
 }
+
+template <int BF16> static int fast_load_stride(struct backend *backend)
+{
+	switch (backend->stride) {
+	case 16:
+		return gpu_load_kernel(&backend->fault, fast_kernel<16, BF16>);
+	case 32:
+		return gpu_load_kernel(&backend->fault, fast_kernel<32, BF16>);
+	case 64:
+		return gpu_load_kernel(&backend->fault, fast_kernel<64, BF16>);
+	case 128:
+		return gpu_load_kernel(&backend->fault, fast_kernel<128, BF16>);
+	case 256:
+		return gpu_load_kernel(&backend->fault, fast_kernel<256, BF16>);
+	case 384:
+		return gpu_load_kernel(&backend->fault, fast_kernel<384, BF16>);
+	default:
+		return gpu_load_kernel(&backend->fault, fast_kernel<512, BF16>);
+	}
+}
+
+int fast_load(struct backend *backend)
+{
+	return backend->options->precision == PRECISION_BF16 ? fast_load_stride<1>(backend) : fast_load_stride<0>(backend);
+}

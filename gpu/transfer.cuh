@@ -4,7 +4,7 @@
  *
  * The stream `copies` moves pieces between pinned and staging memory, and touches nothing else of the device. backend->stream moves them between staging
  * memory and their place, or lets a kernel do so; events keep the two in step. Sending returns when the host's bytes are in pinned memory; it waits only for
- * the piece before the last, so a small change never waits. Fetching waits for the device.
+ * the piece before the last. Fetching waits for the device. So nothing is sent or fetched while a job runs: the third piece would wait for the job's end.
  */
 #ifndef GPU_TRANSFER_CUH
 #define GPU_TRANSFER_CUH

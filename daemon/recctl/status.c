@@ -68,14 +68,14 @@ static const char *count_of(const json_t *object, const char *key)
 	return text;
 }
 
-/* "H100, driver 13.0, 12.1 of 80.0 GB used, fp32", and what became of it; nothing where there is no device and never was. */
+/* "H100, driver 580.65.06, CUDA 13.0, 12.1 of 80.0 GB used, fp32", and what became of it; nothing where there is no device and never was. */
 static void print_device(const json_t *device)
 {
 	const char *name = text_of(device, "name"), *driver = text_of(device, "driver");
 
 	if (name[0] != '\0' && number_of(device, "memory_bytes") > 0)
-		printf("device       %s, driver %s, %.1f of %.1f GB used, %s\n", name, driver[0] ? driver : "unknown", number_of(device, "memory_used_bytes") / 1e9,
-		       number_of(device, "memory_bytes") / 1e9, text_of(device, "precision"));
+		printf("device       %s, driver %s, CUDA %s, %.1f of %.1f GB used, %s\n", name, driver[0] ? driver : "unknown", text_of(device, "cuda"),
+		       number_of(device, "memory_used_bytes") / 1e9, number_of(device, "memory_bytes") / 1e9, text_of(device, "precision"));
 	else if (name[0] != '\0')
 		printf("device       %s\n", name);
 	if (int_of(device, "losses") > 0)

@@ -28,7 +28,7 @@ const char *cudaGetErrorString(cudaError_t error);
 
 /* ---- memory -------------------------------------------------------------------------------------------------------------------------- */
 cudaError_t cudaMalloc(void **ret_pointer, size_t bytes);
-cudaError_t cudaFree(void *pointer); /* waits for the whole device, as CUDA's does */
+cudaError_t cudaFree(void *pointer); /* waits for the whole device, as CUDA's does; not for memory of cudaMallocAsync, also as CUDA's */
 /* Memory that belongs to a stream's order: it may be used by work put into that stream after this call and before the free. */
 cudaError_t cudaMallocAsync(void **ret_pointer, size_t bytes, cudaStream_t stream);
 cudaError_t cudaFreeAsync(void *pointer, cudaStream_t stream);
@@ -70,11 +70,17 @@ cudaError_t cudaEventElapsedTime(float *ret_ms, cudaEvent_t start, cudaEvent_t e
 
 /* ---- kernels ------------------------------------------------------------------------------------------------------------------------- */
 cudaError_t emu_function_attribute(const void *function, cudaFuncAttribute attribute, int value);
+cudaError_t emu_function_load(cudaFuncAttributes *ret_attributes, const void *function);
 cudaError_t emu_occupancy(int *ret_blocks, const void *function, int block, size_t shared_bytes);
 
 template <class F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, cudaFuncAttribute attribute, int value)
 {
 	return emu_function_attribute(reinterpret_cast<const void *>(kernel), attribute, value);
+}
+/* Loads the kernel, as CUDA does at this call or at the first launch (emu_late_loads()). */
+template <class F> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *ret_attributes, F *kernel)
+{
+	return emu_function_load(ret_attributes, reinterpret_cast<const void *>(kernel));
 }
 /* By threads and shared memory alone: registers are the compiler's affair. */
 template <class F>

@@ -102,6 +102,11 @@ static void read_settings(void)
 		read_failure(text);
 }
 
+extern "C" int emu_present(void)
+{
+	return 1;
+}
+
 extern "C" void emu_seed(uint64_t seed)
 {
 	read_settings();
@@ -258,6 +263,7 @@ static void start_anew(void)
 {
 	emu_streams_reset();
 	emu_memory_reset();
+	emu_functions_reset();
 	last_error = sticky_error = cudaSuccess;
 }
 

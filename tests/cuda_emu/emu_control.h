@@ -29,6 +29,8 @@ enum emu_failure {
 	EMU_FAIL_LAUNCH   /* launch N faults when it runs, after some of its blocks; then calls return cudaErrorLaunchFailure until cudaDeviceReset() */
 };
 
+/* 1; 0 where tests run on a real GPU (tests/gpu/no_emulation.c) and nothing of what follows has an effect. */
+int emu_present(void);
 /* 0: blocks and lanes in order, streams as late as possible. Else: drawn at random from this seed. */
 void emu_seed(uint64_t seed);
 /* Calls and launches are counted from here on, beginning at 1; the failure happens at number `n`. */
@@ -40,6 +42,9 @@ uint64_t emu_launches(void);
 int emu_failed(void);
 /* The name of the last call that was made to fail; "" before. */
 const char *emu_failed_call(void);
+/* Kernels that were loaded by a launch, and not by cudaFuncGetAttributes() before, since emu_reset(); the name of the last one, "" for none. */
+unsigned emu_late_loads(void);
+const char *emu_late_load(void);
 /* Size of the device's memory in bytes (8 GiB). */
 void emu_memory_limit(size_t bytes);
 void emu_capability(int major, int minor);

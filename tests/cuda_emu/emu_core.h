@@ -97,8 +97,12 @@ void emu_device_drain(void);
 void emu_streams_progress(void); /* with a seed: some streams do some work */
 void emu_streams_drop(void);     /* forgets all queued work */
 void emu_streams_reset(void);
+int emu_streams_use(const void *base, size_t bytes); /* 1: queued work names a place in this memory, or frees it */
 size_t emu_streams_alive(void);
 size_t emu_streams_queued(void);
+
+/* ---- kernels (emu_device.cpp) ---- */
+void emu_functions_reset(void); /* none is loaded */
 
 /* ---- grids (emu_block.cpp) ---- */
 /* Runs `n_blocks` blocks of the grid at most (a fault comes after them); the caller is the stream's actor. */

@@ -19,6 +19,10 @@ struct function_limit {
 };
 static struct function_limit limits[FUNCTIONS_MAX];
 static int n_limits;
+static const void *loaded[FUNCTIONS_MAX];
+static int n_loaded;
+static unsigned late_loads;
+static const char *late_load = "";
 
 /* Most shared memory of a block, after it was asked for; of a multiprocessor it is 1 KiB more. From the CUDA programming guide's table. */
 static size_t shared_optin(void)
@@ -222,6 +226,48 @@ cudaError_t emu_function_attribute(const void *function, cudaFuncAttribute attri
 	return cudaSuccess;
 }
 
+/* 1: it was not loaded before. */
+static int load(const void *function)
+{
+	for (int i = 0; i < n_loaded; i++) {
+		if (loaded[i] == function)
+			return 0;
+	}
+	if (n_loaded == FUNCTIONS_MAX)
+		emu_die("more than %d kernels", FUNCTIONS_MAX);
+	loaded[n_loaded++] = function;
+	return 1;
+}
+
+cudaError_t emu_function_load(cudaFuncAttributes *ret_attributes, const void *function)
+{
+	emu_call call("cudaFuncGetAttributes");
+	if (call.error != cudaSuccess)
+		return call.error;
+	if (!ret_attributes || !function)
+		return call.give(cudaErrorInvalidDeviceFunction);
+	(void)load(function);
+	*ret_attributes = {0, EMU_LANES_MAX};
+	return cudaSuccess;
+}
+
+void emu_functions_reset(void)
+{
+	n_loaded = 0;
+	late_loads = 0;
+	late_load = "";
+}
+
+extern "C" unsigned emu_late_loads(void)
+{
+	return late_loads;
+}
+
+extern "C" const char *emu_late_load(void)
+{
+	return late_load;
+}
+
 cudaError_t emu_occupancy(int *ret_blocks, const void *function, int block, size_t shared_bytes)
 {
 	emu_call call("cudaOccupancyMaxActiveBlocksPerMultiprocessor");
@@ -267,6 +313,10 @@ void emu_enqueue_launch(const struct emu_launch_request *request)
 		return;
 	if (call.give(check_launch(request)) != cudaSuccess)
 		return;
+	if (load(request->function)) {
+		late_loads++;
+		late_load = request->name;
+	}
 	struct emu_op *op = emu_op_new(run_launch);
 	op->launch = *request;
 	op->launch.args = op->args;

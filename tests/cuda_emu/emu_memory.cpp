@@ -21,6 +21,7 @@ struct allocation {
 	int registered;       /* the memory is the caller's */
 	cudaStream_t stream;  /* of cudaFreeAsync, when `leaving` */
 	int leaving;          /* cudaFreeAsync was called, and has not run */
+	int ordered;          /* of cudaMallocAsync: cudaFree does not wait for its users */
 };
 static struct allocation *allocations;
 static size_t used, peak, n_allocations;
@@ -227,7 +228,11 @@ cudaError_t cudaFree(void *pointer)
 	EMU_ENTER();
 	if (!pointer)
 		return cudaSuccess;
-	emu_device_drain();
+	const struct allocation *a = begins_at(pointer, EMU_DEVICE, 0);
+	if (!a || !a->ordered)
+		emu_device_drain();
+	else if (emu_streams_use(a->base, a->bytes))
+		emu_die("cudaFree: work that is queued uses this memory of cudaMallocAsync, for which cudaFree does not wait");
 	emu_memory_release(pointer, "cudaFree");
 	return cudaSuccess;
 }
@@ -237,7 +242,10 @@ cudaError_t cudaMallocAsync(void **ret_pointer, size_t bytes, cudaStream_t strea
 	EMU_ENTER();
 	if (!emu_stream_known(stream))
 		return call.give(cudaErrorInvalidResourceHandle);
-	return call.give(allocate(ret_pointer, bytes, EMU_DEVICE));
+	const cudaError_t result = allocate(ret_pointer, bytes, EMU_DEVICE);
+	if (result == cudaSuccess && *ret_pointer)
+		begins_at(*ret_pointer, EMU_DEVICE, 0)->ordered = 1;
+	return call.give(result);
 }
 
 static void run_free(struct emu_op *op)

@@ -58,6 +58,7 @@ struct emu_op *emu_op_new(void (*run)(struct emu_op *op))
 	op->from = nullptr;
 	op->wait_stream = nullptr;
 	op->event = nullptr;
+	op->launch = {};
 	op->faults = 0;
 	return op;
 }
@@ -234,6 +235,30 @@ size_t emu_streams_alive(void)
 	for (const struct emu_event *e = events; e; e = e->next)
 		n += !e->gone;
 	return n;
+}
+
+static int is_inside(const void *p, const void *base, size_t bytes)
+{
+	const uintptr_t address = reinterpret_cast<uintptr_t>(p), first = reinterpret_cast<uintptr_t>(base);
+	return address >= first && address < first + bytes;
+}
+
+/* Arguments of kernels are looked through for anything that would be such a pointer. */
+int emu_streams_use(const void *base, size_t bytes)
+{
+	for (const struct emu_stream *s = streams; s; s = s->next) {
+		for (const struct emu_op *op = s->first; op; op = op->next) {
+			if (is_inside(op->to, base, bytes) || is_inside(op->from, base, bytes))
+				return 1;
+			for (size_t at = 0; op->launch.args == op->args && at + sizeof(void *) <= op->launch.args_size; at += sizeof(void *)) {
+				const void *p;
+				memcpy(&p, op->args + at, sizeof p);
+				if (is_inside(p, base, bytes))
+					return 1;
+			}
+		}
+	}
+	return 0;
 }
 
 size_t emu_streams_queued(void)

@@ -97,6 +97,12 @@ enum cudaMemcpyKind {
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
 
+/* As far as anybody reads it. */
+struct cudaFuncAttributes {
+	size_t sharedSizeBytes;
+	int maxThreadsPerBlock;
+};
+
 enum cudaDeviceAttr {
 	cudaDevAttrMaxThreadsPerBlock = 1,
 	cudaDevAttrMaxSharedMemoryPerBlock = 8,

@@ -307,6 +307,20 @@ static int destroyed_stream(int planted)
 	return wrong;
 }
 
+/* Memory that comes in a stream's order and goes at once: cudaFree does not wait for the stream. */
+static int free_in_use(int planted)
+{
+	struct bench b = bench_open();
+	float *part;
+	cudaMallocAsync(&part, BYTES, b.stream);
+	GPU_LAUNCH(fill, 1, N, 0, b.stream, part, 3.0f);
+	if (!planted)
+		cudaStreamSynchronize(b.stream);
+	cudaFree(part);
+	bench_close(&b);
+	return 0;
+}
+
 static int never_freed(int planted)
 {
 	struct bench b = bench_open();
@@ -353,6 +367,7 @@ static const struct planted cases[] = {
 	{"free_twice", free_twice, "not the start of a live", "not the start of a live", "not the start of a live", 1},
 	{"free_before_use", free_before_use, nullptr, FREED, nullptr, 2},
 	{"free_in_other_stream", free_in_other_stream, nullptr, FREED, nullptr, 2},
+	{"free_in_use", free_in_use, "cudaFree does not wait", "cudaFree does not wait", "cudaFree does not wait", 1},
 	{"destroyed_stream", destroyed_stream, WRONG, WRONG, WRONG, 1},
 	{"never_freed", never_freed, WRONG, WRONG, WRONG, 1},
 	{"call_in_host_function", call_in_host_function, "called by a host function", "called by a host function", "called by a host function", 1},

@@ -7,6 +7,7 @@ import os
 import subprocess
 
 import pytest
+import torch
 
 import recd_process
 
@@ -87,11 +88,18 @@ def live_story(recd, logs, backend):
     assert recd.snapshot()[0] == 200
     before = recd.status()
     recd.kill()
+    kept = torch.load(recd.data / "checkpoints" / "latest" / "state.pt", weights_only=True)
+    recd.write_conf(settings(backend, passes, "enabled = false;"))  # so that progress stands as it was found
     recd.start()
     after = recd.status()
     assert after["backend"] == backend
     assert (after["histories_digest"], after["positions_digest"]) == (before["histories_digest"], before["positions_digest"])
-    assert after["progress"]["step"] >= before["progress"]["step"] - 1 or after["progress"]["passes"] >= 2  # it goes on, it does not begin again
+    assert kept["step"] > 0 and kept["passes"] > 0
+    for count in ("step", "triples", "passes"):  # it goes on from there, it does not begin again
+        assert after["progress"][count] == kept[count], count
+    assert recd.stop() == 0
+    recd.write_conf(settings(backend, passes))
+    recd.start()
     recd.wait(lambda: trained(recd, passes) and rests(recd), "not trained")
     status, answer = recd.request("GET", "/v1/users/3/top?k=5")
     assert status == 200 and len(answer["items"]) == 5

@@ -16,7 +16,7 @@ from recd_process import Recd, watches
 EMU_RECD = os.environ.get("EMU_RECD") or os.path.join(recd_process.BUILD, "emu", "recd")
 needs_emulation = pytest.mark.skipif(not os.path.exists(EMU_RECD), reason=f"{EMU_RECD} is not built: make {os.path.relpath(EMU_RECD, recd_process.ROOT)}")
 USERS, ITEMS = 12, 6
-STEP = max(1, 18 // int(os.environ.get("RECD_TEST_SCALE", "1")))  # every so manyth call fails; RECD_TEST_SCALE=18: each
+STEP = max(1, 18 // int(os.environ.get("RECD_TEST_SCALE", "1")))  # every so manyth call fails; RECD_TEST_SCALE=18, as in make torture: each
 TRAINING = 'backend = "{backend}"; emb_dim = 8; threads = 1; batch_size = 64; idle_passes = 1000000; slice_ms = 5; publish_interval_ms = 20; device_pause_ms = 10; on_device_loss = "{loss}";'
 
 
@@ -93,10 +93,10 @@ def test_status_and_log_name_the_device(emu_recd, calm):
     status = run_cycle(recd)
     device = status["device"]
     assert status["backend"] == "cuda" and status["backend_reason"] == ""
-    assert device["name"] and device["driver"] == "13.0" and device["precision"] == "fp32"
+    assert device["name"] and device["cuda"] == "13.0" and device["precision"] == "fp32"
     assert 0 < device["memory_used_bytes"] < device["memory_bytes"]
     assert device["losses"] == 0 and device["lost_age_ms"] is None and device["lost"] is False
-    assert f"training on cuda ({device['name']}, driver 13.0" in recd.log()
+    assert f"training on cuda ({device['name']}, driver {device['driver'] or 'unknown'}, CUDA 13.0" in recd.log()
     assert f'device="{device["name"]}"' in recd.request("GET", "/metrics")[1]
     assert recd.stop() == 0
     check_tables(recd)
@@ -141,7 +141,7 @@ def test_policies(emu_recd, calm, loss):
 def test_calls_failing_in_turn(emu_recd, calm, kind):
     """A sample of the calls of a cycle, dense where the device is opened and filled; RECD_TEST_SCALE takes more of them."""
     digest = None
-    numbers = range(1, 40, max(1, STEP // 3)) if kind == "launch" else [*range(1, 150, STEP), *range(150, 1000, 170)]
+    numbers = range(1, 40, max(1, STEP // 3)) if kind == "launch" else [*range(1, 150, STEP), *range(150, 1000, max(17, STEP * 170 // 18))]
     seen = 0
     for number in numbers:
         recd = emu_recd(settings(), fail=f"{kind}@{number}", data_from=calm)

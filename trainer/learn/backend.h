@@ -89,6 +89,7 @@ struct personalize_batch {
 	const uint64_t *seeds; /* [n] of each user's draws; NULL: options->seed for all */
 	float *ret_rows; /* [n, emb_dim]; row k is written when ret_rcs[k] is 0 */
 	int *ret_rcs;    /* [n] as personalize_row() returns */
+	uint32_t wait_us; /* the call gives up after about so long; 0: it takes what it takes */
 };
 
 /* A batch of top-K queries: the k items with the highest dot(row, V[i]) + bi[i] outside the user's masked ones; ties: the lower index first. */
@@ -105,7 +106,8 @@ struct topk_batch {
 /* The device that a backend works on, for status and logs. */
 struct device_facts {
 	char name[96];          /* "NVIDIA H100 80GB HBM3" */
-	char driver[32];        /* "13.0"; empty: none */
+	char driver[32];        /* of the kernel, as nvidia-smi shows it: "580.65.06"; empty: not told, or none */
+	char cuda[16];          /* the newest CUDA that the driver supports: "13.0"; empty: none */
 	uint64_t memory_bytes, memory_used_bytes; /* of the device; 0: host memory */
 	uint64_t failures;      /* times the device was lost or refused memory since open */
 	char trouble[160];      /* the last failure in words; empty: none */
@@ -117,7 +119,8 @@ struct device_facts {
  *   open    allocates; keeps `set` and `options` (not owned) for its lifetime; options are read anew when a job starts. *ret_backend owned by the
  *           caller.
  *   grow    rows for n_users, n_items; new rows are initialised from (seed, external id). ids arrays stay valid. May be
- *           called while a job runs, which keeps to the rows it began with; does not wait for it.
+ *           called while a job runs, which keeps to the rows it began with; does not wait for it, and the rows may be made only by the next train, pull or push,
+ *           which then also tells that there was no room.
  *   changed the training set changed since the last call (incremental upload). NULL: the backend works in host memory and in the caller's time (the CPU's);
  *           one that has it works on a device, and its -EIO and -ENOMEM are the device's.
  *   train   runs a job; CPU: synchronous. Asynchronous backends return at once, poll() says when the report is ready. Called only while none runs. A job
@@ -128,7 +131,8 @@ struct device_facts {
  *           same pass: -ERANGE when one was found (copy is then not usable and must be pulled again after a push). bu is not touched.
  *   push    overwrites the working parameters with `copy` (rollback, restore). Rows beyond copy's are initialised anew.
  *   personalize, topk
- *           optional: batches over the item tables as the last pull saw them, which training since does not touch. Synchronous.
+ *           optional: batches over the item tables as the last pull saw them, which training since does not touch. Synchronous. -EAGAIN: not now
+ *           (wait_us is over, an earlier batch that was given up has not ended, or there is room for so many users only when no job runs); nothing was written.
  *   facts   optional: fills ret_facts; cheap, never waits for a job; also after a failure.
  *   close   must come back even when the device is lost.
  *   -EIO from any of them: the device is lost and this backend is of no more use but to be closed; the host's copy is the truth (learner_replace_backend).

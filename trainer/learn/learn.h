@@ -108,14 +108,14 @@ int learner_on_device(const struct learner *learner);
 void learner_facts(struct learner *learner, struct device_facts *ret_facts);
 
 /*
- * Batches of users over the published item tables (backend.h). They return when they are done. A device works them beside a training job, of which they neither
- * wait for an end nor see anything; blocks of the job that already run are the only thing ahead of them, so at the very worst they wait for the part under way.
+ * Batches of users over the published item tables (backend.h). They return when they are done. A device works them beside a training job, of which they see
+ * nothing; blocks of the job that already run are ahead of them, so at worst they wait for the part under way, or for wait_us where the batch sets that.
  *   learner_has_batches  1: a device does them. 0: callers with threads of their own do better by personalize_row() and topk_scan().
  *   learner_personalize  without a device: one user after another, on this thread, from `tables`.
  *   learner_topk         without a device: -ENOSYS.
  * tables: the copy of the last learner_pull() (its V, bi and epoch), which the device has, too; -ESTALE: it is another one, nothing was done. -EIO is the
- * learner's fault from then on; -ENOMEM: the device has no room for this batch, nothing was done and everything else goes on; -EINVAL: an item that the tables
- * do not have, or k.
+ * learner's fault from then on; -ENOMEM: the device has no room for this batch, nothing was done and everything else goes on; -EAGAIN: not now, nothing was done;
+ * -EINVAL: an item that the tables do not have, or k.
  */
 int learner_has_batches(const struct learner *learner);
 int learner_personalize(struct learner *learner, const struct tables *tables, const struct personalize_batch *batch);

@@ -228,7 +228,7 @@ static void bench_personalize(struct model *m, uint32_t n)
 		for (uint32_t j = 0; j < POSITIVES_A_USER; j++)
 			positives[offsets[k] + j] = random_below(k * POSITIVES_A_USER + j, 3, m->n_items);
 	}
-	const struct personalize_batch batch = {n, starts, offsets, positives, candidates, static_cast<uint32_t>(n_candidates), &options, NULL, rows, rcs};
+	const struct personalize_batch batch = {n, starts, offsets, positives, candidates, static_cast<uint32_t>(n_candidates), &options, NULL, rows, rcs, 0};
 	for (int round = -1; round < ROUNDS; round++) {
 		const double begin = now_sec();
 		check(learner_personalize(m->learner, &m->tables, &batch), "personalizing");

@@ -473,6 +473,33 @@ static void a_batch_is_refused(void **in)
 	goes_on(b);
 }
 
+/* The job leaves no place: a batch is given up, rows are fitted one by one, and a job that hangs is found out all the same. */
+static void a_batch_gets_no_place(void **in)
+{
+	struct bench *b = *in;
+	struct engine_status s;
+
+	b->config.device_timeout_ms = 3600000;
+	fake_crowd(1);
+	start(b);
+	push_watches(b, 0, 10);
+	wait_for(b, consumed, b->offset);
+	s = wait_for(b, refitted, USERS * 3);
+	assert_true(fake_count(&fake.crowded_out) > 0);
+	assert_int_equal(fake_count(&fake.fitted), 0);
+	assert_int_equal(s.device_losses, 0);
+	hang(b);
+	s = wait_for(b, lost, 1);
+	assert_string_equal(s.backend, "cpu");
+	be_impatient(b, 3600000);
+	fake_let_go();
+	wait_for(b, rebuilt, 1);
+	for (int waited = 0; fake_count(&fake.fitted) == 0 && waited < PATIENCE_MS; waited++)
+		sleep_ms(1);
+	assert_true(fake_count(&fake.fitted) > 0); /* later ones are taken */
+	goes_on(b);
+}
+
 /* ---- at the start ---- */
 
 static void a_start_without_a_good_device(void **in)
@@ -586,6 +613,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_job_that_never_comes_back, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(old_rows_are_fitted_together, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(a_batch_is_refused, setup_device, teardown_device),
+		cmocka_unit_test_setup_teardown(a_batch_gets_no_place, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(a_start_without_a_good_device, setup_device, teardown_device),
 		cmocka_unit_test_setup_teardown(every_failure_in_turn, setup_device, teardown_device),
 	};

@@ -32,7 +32,8 @@ static void fill(struct engine_status *status, struct source_status *source)
 	strcpy(status->backend, "cpu");
 	strcpy(status->backend_reason, "no GPU");
 	strcpy(status->device_name, "H100");
-	strcpy(status->device_driver, "13.0");
+	strcpy(status->device_driver, "580.65.06");
+	strcpy(status->device_cuda, "13.0");
 	strcpy(status->precision, "bf16");
 	strcpy(status->device_trouble, "it left");
 	status->device_memory_bytes = 80000;
@@ -84,7 +85,7 @@ static void the_status_holds_every_field(void **state)
 	json_t *device = json_object_get(json, "device");
 	char *text = json_dumps(device, JSON_COMPACT | JSON_SORT_KEYS);
 
-	assert_string_equal(text, "{\"driver\":\"13.0\",\"losses\":3,\"lost\":true,\"lost_age_ms\":1500,\"memory_bytes\":80000,\"memory_used_bytes\":123,"
+	assert_string_equal(text, "{\"cuda\":\"13.0\",\"driver\":\"580.65.06\",\"losses\":3,\"lost\":true,\"lost_age_ms\":1500,\"memory_bytes\":80000,\"memory_used_bytes\":123,"
 	                          "\"name\":\"H100\",\"precision\":\"bf16\",\"rebuilds\":2,\"trouble\":\"it left\"}");
 	free(text);
 	assert_string_equal(json_string_value(json_object_get(json, "checkpoint_error")), "disk full");

@@ -1,6 +1,7 @@
 /*
  * test_gpu_outlived.c: a learner outlives its device. In a life of jobs, growth, pulls, a push and queries each CUDA call, and each launch, fails once; the
- * learner says what failed, goes on by another backend from the last whole copy, and comes to the bits that it would have come to undisturbed.
+ * learner says what failed, goes on by another backend from the last whole copy, and comes to the bits that it would have come to undisturbed. On a real GPU,
+ * which cannot be told to fail, the tests are skipped.
  */
 #include <errno.h>
 #include <math.h>
@@ -218,27 +219,40 @@ static void fail_in_turn(enum emu_failure kind, uint64_t first, uint64_t stride)
 	end(&want);
 }
 
+/* A real GPU cannot be made to fail. */
+static void need_emulation(const char *test)
+{
+	if (emu_present())
+		return;
+	print_message("SKIP %s: a real GPU cannot be told to fail\n", test);
+	skip();
+}
+
 static void test_memory_is_refused(void **state)
 {
 	(void)state;
+	need_emulation(__func__);
 	fail_in_turn(EMU_FAIL_NOMEM, 1, STRIDE);
 }
 
 static void test_calls_fail(void **state)
 {
 	(void)state;
+	need_emulation(__func__);
 	fail_in_turn(EMU_FAIL_UNKNOWN, 1 + STRIDE / 3, STRIDE);
 }
 
 static void test_the_device_is_lost(void **state)
 {
 	(void)state;
+	need_emulation(__func__);
 	fail_in_turn(EMU_FAIL_LOST, 1 + 2 * STRIDE / 3, STRIDE);
 }
 
 static void test_launches_fault(void **state)
 {
 	(void)state;
+	need_emulation(__func__);
 	fail_in_turn(EMU_FAIL_LAUNCH, 1, STRIDE / 3);
 }
 

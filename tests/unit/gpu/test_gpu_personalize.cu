@@ -4,6 +4,7 @@
  */
 #include "tests/unit/gpu/gpu_testing.h"
 
+#include "gpu/query.cuh"
 #include "trainer/learn/personalize.h"
 
 #define UNTOUCHED 12345.0f
@@ -71,7 +72,7 @@ static struct people *people_new(uint32_t dim, uint32_t n_users, uint32_t n_item
 	personalize_options_default(&p->options);
 	p->options.steps = 10;
 	p->options.reg = 0.3f;
-	p->batch = {n_users, p->starts, p->offsets, p->positives, p->candidates, n_candidates, &p->options, p->seeds, p->rows, p->rcs};
+	p->batch = {n_users, p->starts, p->offsets, p->positives, p->candidates, n_candidates, &p->options, p->seeds, p->rows, p->rcs, 0};
 	return p;
 }
 
@@ -330,7 +331,121 @@ static void test_training_meanwhile(void **state)
 	people_free(p);
 }
 
+/* The training set's candidates are sent once; those that join, and those of a batch of its own, are found all the same. */
+static void test_candidates_stay(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	struct people *p = people_new(12, 4, 300, 299, 100);
+	struct training_set *set = &p->world.set;
+	for (uint32_t k = 0; k < 4; k++)
+		give(p, k, 5, 60, 0);
+	for (uint32_t n = 50; n < 300; n += 83) { /* 50, then one that fits in the room there is, then more */
+		while (set->n_candidates < n)
+			assert_true(training_set_add_candidate(set, p->candidates[set->n_candidates]) >= 0);
+		p->batch.candidates = set->candidates;
+		p->batch.n_candidates = n;
+		(void)check(p, 3e-5);
+		memset(set->candidates, 0xff, n * sizeof *set->candidates); /* a second look would refuse them */
+		(void)check(p, 3e-5);
+		p->batch.n_candidates = n / 2;
+		(void)check(p, 3e-5);
+		memcpy(set->candidates, p->candidates, n * sizeof *set->candidates);
+		if (n < 200)
+			continue;
+		uint32_t few[] = {7, 61, 62};
+		uint32_t *const all = p->candidates;
+		p->batch.candidates = p->candidates = few;
+		p->batch.n_candidates = 3;
+		(void)check(p, 3e-5);
+		p->candidates = all;
+	}
+	p->batch.candidates = set->candidates;
+	p->batch.n_candidates = set->n_candidates;
+	(void)check(p, 3e-5);
+	people_free(p);
+}
+
+static void begin_job(struct people *p)
+{
+	struct train_report report;
+	const struct train_job job = {.triples_max = 2000, .budget_us = 0, .learning_rate = 0.1f};
+	for (uint32_t k = 0; k < 12; k++)
+		assert_true(training_set_add(&p->world.set, k % 3, k * 4, 0) >= 0);
+	assert_int_equal(backend_cuda.train(p->world.backend, &job, &report), 0);
+}
+
+static void end_job(struct people *p)
+{
+	struct train_report report;
+	assert_int_equal(backend_cuda.wait(p->world.backend, &report), 0);
+}
+
+/* Pinned memory for more users than ever before is made between two jobs: until then the answer is not now. */
+static void test_more_users_beside_a_job(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	const uint32_t n = 1500;
+	struct people *p = people_new(4, n, 50, 50, n);
+	for (uint32_t k = 0; k < n; k++)
+		give(p, k, 1, 50, 0);
+	p->options.steps = p->options.batch = 1;
+	begin_job(p);
 #ifdef GPU_EMULATED
+	const size_t queued = emu_queued();
+#endif
+	for (int again = 0; again < 2; again++)
+		assert_int_equal(backend_cuda.personalize(p->world.backend, &p->batch), -EAGAIN);
+#ifdef GPU_EMULATED
+	assert_int_equal(emu_queued(), queued);
+#endif
+	end_job(p);
+	begin_job(p);
+	(void)check(p, 3e-5);
+	end_job(p);
+	people_free(p);
+}
+
+#ifdef GPU_EMULATED
+/* A batch that is given up writes nothing, and until it has ended no other begins; a pull comes after it, a job does not wait for it. */
+static void test_given_up(void **state)
+{
+	(void)state;
+	struct people *p = people_new(20, 6, 60, 60, 100);
+	for (uint32_t k = 0; k < 6; k++)
+		give(p, k, 5, 60, 0);
+	for (int then_pull = 0; then_pull < 2; then_pull++) {
+		int looks = 0, rc;
+		for (uint32_t k = 0; k < 6 * 20; k++)
+			p->rows[k] = UNTOUCHED;
+		begin_job(p);
+		p->batch.wait_us = 1;
+		assert_int_equal(backend_cuda.personalize(p->world.backend, &p->batch), -EAGAIN);
+		for (uint32_t k = 0; k < 6 * 20; k++)
+			assert_true(p->rows[k] == UNTOUCHED);
+		assert_true(p->world.backend->query->given_up);
+		end_job(p);
+		assert_true(p->world.backend->query->given_up);
+		begin_job(p);
+		end_job(p);
+		gpu_world_grow(&p->world, 3, 60);
+		if (then_pull) {
+			assert_int_equal(backend_cuda.pull(p->world.backend, &p->tables), 0);
+			assert_int_equal(cudaEventQuery(p->world.backend->query->done), cudaSuccess);
+		}
+		p->batch.wait_us = 0;
+		while ((rc = backend_cuda.personalize(p->world.backend, &p->batch)) == -EAGAIN)
+			looks++;
+		assert_int_equal(rc, 0);
+		assert_true(then_pull ? looks == 0 : looks > 0);
+		(void)check(p, 3e-5);
+		p->batch.wait_us = UINT32_MAX; /* long enough */
+		(void)check(p, 3e-5);
+	}
+	people_free(p);
+}
+
 /* Each call in turn is refused memory: -ENOMEM or, where nothing was asked for, success; nothing is written, and it works the next time. */
 static void test_refused_memory(void **state)
 {
@@ -398,7 +513,10 @@ int main(void)
 		cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_items_keep_their_bits_and_runs_agree),
 		cmocka_unit_test(test_training_meanwhile),
+		cmocka_unit_test(test_candidates_stay),
+		cmocka_unit_test(test_more_users_beside_a_job),
 #ifdef GPU_EMULATED
+		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_refused_memory),
 		cmocka_unit_test(test_lost_device),
 #endif

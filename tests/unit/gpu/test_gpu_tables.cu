@@ -103,6 +103,88 @@ static void test_growth(void **state)
 	}
 }
 
+static void add_positives(struct gpu_world *world, uint32_t n_users, uint32_t n_items)
+{
+	for (uint32_t k = 0; k < 3 * n_users; k++)
+		assert_true(training_set_add(&world->set, world_random(k, 30) % n_users, world_random(k, 31) % n_items, 0) >= 0);
+}
+
+static void wait_for_job(const struct backend_ops *ops, struct backend *backend)
+{
+	struct train_report report;
+	assert_int_equal(ops->wait(backend, &report), 0);
+	assert_true(report.triples > 0);
+}
+
+/* A job; many small growths while it runs; what comes next (0: a pull, 1: another job, 2: a push), and a pull. */
+static void grow_beside_a_job(const struct backend_ops *ops, struct gpu_world *world, int next, struct tables *ret)
+{
+	const struct train_job job = {200, 0, 0.1f};
+	struct train_report report;
+	struct tables before = {};
+	uint32_t n_users = USERS / 3, n_items = ITEMS / 3;
+	world->options.deterministic = 1;
+	world->options.batch_size = 16;
+	char errstr[256];
+	assert_int_equal(ops->open(&world->options, &world->set, &world->backend, errstr, sizeof errstr), 0);
+	assert_int_equal(ops->grow(world->backend, n_users, n_items, world->user_ids, world->item_ids), 0);
+	assert_int_equal(training_set_grow(&world->set, n_users, n_items), 0);
+	add_positives(world, n_users, n_items);
+	assert_int_equal(ops->pull(world->backend, &before), 0);
+	assert_int_equal(ops->train(world->backend, &job, &report), 0);
+#ifdef GPU_EMULATED
+	const size_t queued = emu_queued();
+	assert_true(ops == &backend_cpu || queued > 0);
+#endif
+	for (; n_users < USERS || n_items < ITEMS; n_users += n_users < USERS, n_items += n_items < ITEMS) {
+		assert_int_equal(ops->grow(world->backend, n_users + (n_users < USERS), n_items, world->user_ids, world->item_ids), 0);
+		assert_int_equal(ops->grow(world->backend, n_users + (n_users < USERS), n_items + (n_items < ITEMS), world->user_ids, world->item_ids), 0);
+		if (ops->changed)
+			assert_int_equal(ops->changed(world->backend), 0);
+	}
+#ifdef GPU_EMULATED
+	assert_int_equal(emu_queued(), queued); /* the job is as it was: nobody has waited for it, or behind it */
+#endif
+	assert_int_equal(training_set_grow(&world->set, USERS, ITEMS), 0);
+	add_positives(world, USERS, ITEMS);
+	wait_for_job(ops, world->backend);
+	if (next == 1) {
+		assert_int_equal(ops->train(world->backend, &job, &report), 0);
+		wait_for_job(ops, world->backend);
+	} else if (next == 2) { /* with rows that were asked for and are not there yet */
+		assert_int_equal(tables_reserve(&before, USERS, ITEMS, 16), 0);
+		before.n_users = USERS;
+		before.n_items = ITEMS;
+		fill(&before, 25);
+		assert_int_equal(ops->push(world->backend, &before), 0);
+	}
+	assert_int_equal(ops->pull(world->backend, ret), 0);
+	tables_free(&before);
+}
+
+/* Growth does not wait for a job, nor behind it, and what comes after the job finds the rows. */
+static void test_growth_beside_a_job(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	for (int next = 0; next < 3; next++) {
+		struct gpu_world world, host;
+		struct tables got = {}, want = {};
+		gpu_world_init(&world, 16, USERS, ITEMS);
+		gpu_world_init(&host, 16, USERS, ITEMS);
+		grow_beside_a_job(&backend_cuda, &world, next, &got);
+		grow_beside_a_job(&backend_cpu, &host, next, &want);
+		check_tables(&world, &got, &want);
+		tables_free(&got);
+		tables_free(&want);
+		backend_cpu.close(host.backend);
+		training_set_free(&host.set);
+		free(host.user_ids);
+		free(host.item_ids);
+		gpu_world_close(&world);
+	}
+}
+
 /* What is pushed comes back; rows that the copy does not have begin anew; what lies beyond dim is still zero. */
 static void check_push(uint32_t dim, int32_t precision)
 {
@@ -194,6 +276,19 @@ static void test_pull_brings_what_changed(void **state)
 	assert_int_equal(backend_cuda.pull(world.backend, &b), 0);
 	for (uint32_t u = 0; u < USERS; u++)
 		assert_int_equal(b.U[(size_t)u * 8 + 1] != 77.0f, u >= 30 && u < 50);
+	/* half of the rows are listed; with one more, all go over in order */
+	touch(&world, 0, USERS / 2, 5.0f);
+	for (uint32_t u = 0; u < USERS; u++)
+		a.U[(size_t)u * 8 + 1] = b.U[(size_t)u * 8 + 1] = 77.0f;
+	assert_int_equal(backend_cuda.pull(world.backend, &a), 0);
+	for (uint32_t u = 0; u < USERS; u++)
+		assert_int_equal(a.U[(size_t)u * 8 + 1] != 77.0f, u < USERS / 2);
+	touch(&world, USERS / 2, USERS / 2 + 1, 6.0f);
+	assert_int_equal(backend_cuda.pull(world.backend, &b), 0);
+	for (uint32_t u = 0; u < USERS; u++) {
+		assert_true(b.U[(size_t)u * 8 + 1] != 77.0f);
+		assert_true(b.U[(size_t)u * 8] == (u < USERS / 2 ? 5.0f : u == USERS / 2 ? 6.0f : a.U[(size_t)u * 8]));
+	}
 	tables_free(&a);
 	tables_free(&b);
 	gpu_world_close(&world);
@@ -325,6 +420,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_growth),
+		cmocka_unit_test(test_growth_beside_a_job),
 		cmocka_unit_test(test_push),
 		cmocka_unit_test(test_pull_brings_what_changed),
 		cmocka_unit_test(test_not_finite),

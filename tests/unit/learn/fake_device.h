@@ -42,6 +42,8 @@ static struct {
 	unsigned opened, closed;
 	unsigned misused; /* calls that the table forbids */
 	unsigned fitted;  /* rows */
+	int crowded;      /* no batch ever gets a place beside a job */
+	unsigned crowded_out; /* batches that were given up for that */
 	int probe_rc;
 	int refuse;   /* open() fails, whatever else is to */
 	struct backend *kept[FAKE_KEPT]; /* open ones */
@@ -308,12 +310,38 @@ static inline int fake_pull(struct backend *backend, struct tables *copy)
 	return rc < 0 ? rc : pulled;
 }
 
+/* A batch that gets no place: it waits as long as it may, which is for ever when it has no limit. */
+static inline int fake_wait_for_a_place(const struct personalize_batch *batch)
+{
+	struct timespec until;
+	int rc = 0, timed_out = 0;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += (long)batch->wait_us % 1000000 * 1000;
+	until.tv_sec += batch->wait_us / 1000000 + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&fake.mutex);
+	while (fake.crowded && !timed_out) {
+		if (batch->wait_us)
+			timed_out = pthread_cond_timedwait(&fake.moved, &fake.mutex, &until) == ETIMEDOUT;
+		else
+			pthread_cond_wait(&fake.moved, &fake.mutex);
+	}
+	if (timed_out) {
+		fake.crowded_out++;
+		rc = -EAGAIN;
+	}
+	pthread_mutex_unlock(&fake.mutex);
+	return rc;
+}
+
 /* Beside a job; one user after another. */
 static inline int fake_personalize(struct backend *backend, const struct personalize_batch *batch)
 {
 	struct fake_device *device = fake_of(backend);
 	struct personalize_scratch scratch = { 0 };
 	int rc = fake_enter(device, FAKE_PERSONALIZE);
+	if (rc == 0)
+		rc = fake_wait_for_a_place(batch);
 	for (uint32_t k = 0; rc == 0 && k < batch->n; k++) {
 		struct personalize_options options = *batch->options;
 		options.seed = batch->seeds ? batch->seeds[k] : options.seed;
@@ -347,7 +375,7 @@ static inline int fake_push(struct backend *backend, const struct tables *copy)
 static inline void fake_facts(struct backend *backend, struct device_facts *ret_facts)
 {
 	const struct fake_device *device = fake_of(backend);
-	*ret_facts = (struct device_facts){ .name = "Fake 9000", .driver = "1.0", .memory_bytes = 1000, .memory_used_bytes = 100 };
+	*ret_facts = (struct device_facts){ .name = "Fake 9000", .driver = "1.2.3", .cuda = "1.0", .memory_bytes = 1000, .memory_used_bytes = 100 };
 	ret_facts->failures = (uint64_t)device->lost;
 	snprintf(ret_facts->trouble, sizeof ret_facts->trouble, "%s", device->lost ? "the fake has left the bus" : "");
 }
@@ -373,9 +401,9 @@ static const struct backend_ops fake_ops = {
 static inline void fake_reset(void)
 {
 	pthread_mutex_lock(&fake.mutex);
-	fake.hold = fake.hang = fake.probe_rc = fake.refuse = 0;
+	fake.hold = fake.hang = fake.crowded = fake.probe_rc = fake.refuse = 0;
 	fake.fail_op = -1;
-	fake.fail_at = fake.fail_for = fake.failed = fake.opened = fake.closed = fake.misused = fake.fitted = 0;
+	fake.fail_at = fake.fail_for = fake.failed = fake.opened = fake.closed = fake.misused = fake.fitted = fake.crowded_out = 0;
 	memset(fake.calls, 0, sizeof fake.calls);
 	pthread_mutex_unlock(&fake.mutex);
 }
@@ -409,8 +437,17 @@ static inline void fake_wait_held(void)
 	pthread_mutex_unlock(&fake.mutex);
 }
 
+static inline void fake_crowd(int crowded)
+{
+	pthread_mutex_lock(&fake.mutex);
+	fake.crowded = crowded;
+	pthread_cond_broadcast(&fake.moved);
+	pthread_mutex_unlock(&fake.mutex);
+}
+
 static inline void fake_let_go(void)
 {
+	fake_crowd(0);
 	fake_hold(0, 0);
 }
 

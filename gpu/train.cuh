@@ -23,6 +23,15 @@ struct train_run {
  * At least 1; a warp has a few more at the least. docs/GPU.md says what more would cost.
  */
 uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items);
+/* Blocks of a Hogwild launch, and warps of each block. */
+struct fast_grid {
+	uint32_t blocks, warps_here;
+};
+/*
+ * No more warps than keep `in_flight`, than `draws` need and than the device holds; at least one. Few are spread over the multiprocessors, a block each, so
+ * that none is idle while another has two; many come in full blocks.
+ */
+struct fast_grid fast_grid_of(uint32_t processors, uint32_t stride, uint64_t in_flight, uint32_t draws);
 /* Enqueues the draws of a Hogwild job. 0, -EIO. */
 int fast_run(struct backend *backend, const struct train_run *run);
 

@@ -15,6 +15,7 @@ struct train_run {
 	struct update_view update;
 	const struct draw_plan *plan;
 	uint64_t draws;
+	uint32_t launch_draws; /* of a Hogwild launch at most: whole warps, so that draws meet in the same warps whatever the number */
 	int bf16;
 };
 

@@ -182,7 +182,7 @@ static __global__ void __launch_bounds__(EXACT_BLOCK) exact_draw(struct exact_vi
 		exact_weigh(&v, t.neg != SAMPLE_NONE, weight, sub, &t);
 		if (at < v.span.n && sub == 0)
 			v.triples[at] = t;
-		if (t.loss >= 0.0f && sub < 3) {
+		if (t.loss >= 0.0f && sub < 3) { /* redundant: other lanes would find the negative listed */
 			uint32_t row = sub == 0 ? t.user : sub == 1 ? t.pos : t.neg;
 			exact_touch(&v, sub == 0 ? &v.user_slots[row] : &v.item_slots[row], row, sub != 0);
 		}

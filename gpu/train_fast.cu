@@ -73,10 +73,11 @@ int fast_run(struct backend *backend, const struct train_run *run)
 	view.plan = sample_plan(run->plan);
 	view.update = run->update;
 	view.sums = static_cast<struct job_sums *>(backend->sums.data);
+	uint32_t salt = ((uint32_t)run->plan->step ^ (uint32_t)view.plan.seed) * 0x9E3779B9u;
 	for (uint64_t first = 0; first < run->draws; first += view.span.n) {
 		uint64_t left = run->draws - first;
-		view.span = sample_span(run->plan, run->set.n_positives, first, left < SPAN_MAX ? (uint32_t)left : SPAN_MAX);
-		view.salt = ((uint32_t)view.span.step ^ (uint32_t)view.plan.seed) * 0x9E3779B9u;
+		view.span = sample_span(run->plan, run->set.n_positives, first, left < run->launch_draws ? (uint32_t)left : run->launch_draws);
+		view.salt = salt + (uint32_t)first; /* of the job, so that a draw's coins do not depend on its launch */
 		if (run->bf16)
 			fast_launch_stride<1>(backend, &view);
 		else

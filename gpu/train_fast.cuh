@@ -34,7 +34,7 @@ struct fast_view {
 	struct span_view span;
 	struct update_view update;
 	struct job_sums *sums;
-	uint32_t salt; /* bf16: of the random numbers that round */
+	uint32_t salt; /* bf16: of the random numbers that round; goes on from launch to launch */
 };
 
 /* Sums of the row products of a triple; d is pos - neg. */

@@ -1,6 +1,7 @@
 /*
  * test_gpu_train_many.cu: the fast mode with many warps: what a launch gets (fast_grid_of()), and blocks of several warps over tables that are large enough
  * for them, against the CPU's sum of the same steps. On the emulation a few thousand rows; on a GPU, where blocks run at the same time, a hundred thousand.
+ * And many launches: a job with a time limit does what one launch would have done.
  */
 #include "tests/unit/gpu/gpu_testing.h"
 
@@ -201,12 +202,91 @@ static void test_many_bf16(void **state)
 	}
 }
 
+/* ---- many launches --------------------------------------------------------------------------------------------------------------------- */
+#define FEW_USERS 60u
+#define FEW_ITEMS 90u
+
+/* Elements of two arrays that are further apart than fp32's rounding of sums in another order. */
+static size_t apart(const float *a, const float *b, size_t n)
+{
+	size_t found = 0;
+	for (size_t k = 0; k < n; k++)
+		found += !(fabs(static_cast<double>(a[k]) - static_cast<double>(b[k])) < 1e-6);
+	return found;
+}
+
+/*
+ * Two jobs over tables so small that a launch is one warp, the second one with a time limit and as if so many triples a microsecond had been measured, or (0)
+ * without a limit. Returns the launches of the second.
+ */
+static uint64_t train_few(double triples_per_us, int bf16, struct train_report *ret_report, struct tables *ret_after)
+{
+	struct gpu_world world;
+	struct train_job job = {500, 0, bf16 ? 0.001f : 0.05f}; /* bf16: a coordinate's step is a tenth of what it tells apart */
+	gpu_world_init(&world, 16, FEW_USERS, FEW_ITEMS);
+	world.options.optimizer = OPTIMIZER_SGD; /* its steps do not depend on the order of a warp's additions */
+	world.options.precision = bf16 ? PRECISION_BF16 : PRECISION_FP32;
+	world.options.batch_size = 100;
+	world.options.skip_share = 0.0f;
+	world.options.hard_share = 0.5f;
+	world.options.hard_of = 3;
+	world.options.recent_share = 0.3f;
+	gpu_world_open(&world);
+	gpu_world_grow(&world, FEW_USERS, FEW_ITEMS);
+	for (uint32_t i = 0; i < FEW_ITEMS; i++)
+		assert_true(training_set_add_candidate(&world.set, i) >= 0);
+	for (uint32_t k = 0; k < FEW_USERS * EACH; k++) /* user 7 has all items, the last ones came lately */
+		assert_true(training_set_add(&world.set, k / EACH, world_random(k, 81) % FEW_ITEMS, k > FEW_USERS * EACH - 20 ? 30 : 0) >= 0);
+	for (uint32_t i = 0; i < FEW_ITEMS; i++)
+		assert_true(training_set_add(&world.set, 7, i, 0) >= 0);
+	assert_int_equal(backend_cuda.train(world.backend, &job, ret_report), 0);
+	assert_int_equal(backend_cuda.wait(world.backend, ret_report), 0);
+	const uint64_t launches = emu_launches();
+	world.backend->triples_per_us = triples_per_us;
+	job.triples_max = 1000;
+	job.budget_us = triples_per_us > 0 ? 1000000 : 0;
+	assert_int_equal(backend_cuda.train(world.backend, &job, ret_report), 0);
+	assert_int_equal(backend_cuda.wait(world.backend, ret_report), 0);
+	const uint64_t here = emu_launches() - launches;
+	assert_int_equal(backend_cuda.pull(world.backend, ret_after), 0);
+	gpu_world_close(&world);
+	return here;
+}
+
+static void test_launches_of_a_limited_job(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	for (int i = 0; i < 4; i++) {
+		const int bf16 = i % 2, slow = i / 2; /* 200 draws in the time of a launch, which are six warps; two, and a launch has a warp at least */
+		struct train_report reports[2];
+		struct tables one = {}, many = {};
+		const uint64_t of_one = train_few(0, bf16, &reports[0], &one), of_many = train_few(slow ? 0.001 : 0.1, bf16, &reports[1], &many);
+		assert_true(reports[0].rejected > 0 && reports[0].triples + reports[0].rejected == 1000);
+		assert_int_equal(reports[1].triples, reports[0].triples);
+		assert_int_equal(reports[1].rejected, reports[0].rejected);
+		assert_true(fabs(reports[1].loss - reports[0].loss) < 1e-5 * reports[0].loss); /* lanes add theirs up by launches */
+		const size_t users = apart(one.U, many.U, FEW_USERS * 16), items = apart(one.V, many.V, FEW_ITEMS * 16);
+		/* in bf16 the order of two additions to one element may show, and no other coin may */
+		if (users > (bf16 ? FEW_USERS / 2 : 0) || items > (bf16 ? FEW_ITEMS / 2 : 0))
+			fail_msg("bf16 %d: %zu elements of users differ, %zu of items", bf16, users, items);
+#ifdef GPU_EMULATED
+		assert_int_equal(of_many - of_one, slow ? 31 : 5); /* 1,000 draws by 32, or by 192 */
+#else
+		(void)of_one, (void)of_many;
+#endif
+		tables_free(&one);
+		tables_free(&many);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_grids),
 		cmocka_unit_test(test_many_sum_of_steps),
 		cmocka_unit_test(test_many_bf16),
+		cmocka_unit_test(test_launches_of_a_limited_job),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "tests/unit/gpu/gpu_testing.h"
 
 #include "gpu/train.cuh"
+#include "tests/cuda_emu/emu_control.h"
 #include "trainer/learn/tables.h"
 
 #define EACH 8u /* positives of a user */

@@ -203,7 +203,7 @@ GPU_FN uint32_t sample_hard(const struct set_view *set, const struct plan_view *
 
 /*
  * The same for candidates first..first + N - 1 at once; behind the last there are none. N: 2 or 4, first: a multiple. draw->neg has to be candidate `first`,
- * and is candidate first + N then. The looks at the filter are all on their way before the first answer is waited for.
+ * and is candidate first + N then. No look at the filter needs the answer of another.
  */
 template <uint32_t N>
 GPU_FN void sample_hard_many(const struct set_view *set, const struct plan_view *plan, struct draw *draw, uint32_t first, uint32_t *ret_items)

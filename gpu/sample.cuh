@@ -201,4 +201,32 @@ GPU_FN uint32_t sample_hard(const struct set_view *set, const struct plan_view *
 	return pair_set_has(set, draw->user, item) ? SAMPLE_NONE : item;
 }
 
+/*
+ * The same for candidates first..first + N - 1 at once; behind the last there are none. N: 2 or 4, first: a multiple. draw->neg has to be candidate `first`,
+ * and is candidate first + N then. No look at the filter needs the answer of another.
+ */
+template <uint32_t N>
+GPU_FN void sample_hard_many(const struct set_view *set, const struct plan_view *plan, struct draw *draw, uint32_t first, uint32_t *ret_items)
+{
+	struct philox_block random = sample_random(plan, draw, PHILOX_HARD + first / 4);
+	uint32_t maybe = 0;
+	if (N == 2 && first % 4) {
+		random.v[0] = random.v[2];
+		random.v[1] = random.v[3];
+	}
+#pragma unroll
+	for (uint32_t j = 0; j < N; j++) {
+		ret_items[j] = draw->neg;
+		draw->neg = first + j + 1 < plan->hard_of ? set->candidates[philox_below(random.v[j], set->n_candidates)] : SAMPLE_NONE;
+	}
+#pragma unroll
+	for (uint32_t j = 0; j < N; j++)
+		if (ret_items[j] != SAMPLE_NONE)
+			maybe |= (uint32_t)pair_set_maybe(set, pair_hash(pair_key(draw->user, ret_items[j]))) << j;
+#pragma unroll
+	for (uint32_t j = 0; j < N; j++)
+		if ((maybe >> j & 1u) && pair_set_has(set, draw->user, ret_items[j]))
+			ret_items[j] = SAMPLE_NONE;
+}
+
 #endif

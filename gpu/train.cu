@@ -2,7 +2,8 @@
  * train.cu: jobs of the CUDA backend: enqueued by train(), seen to their end by poll() and wait() (backend.h).
  *
  * A job with a time limit is made as large as fits into it at the rate of the jobs before it, by the device's own clock; the first one is small. The number
- * of draws is fixed when a job is enqueued, so what was drawn is always a whole prefix of the walk, as on the host.
+ * of draws is fixed when a job is enqueued, so what was drawn is always a whole prefix of the walk, as on the host. Who sets a limit has other work for the
+ * device, so the launches of such a job are short: a batch in another stream begins when one ends (LAUNCH_US).
  */
 #include "gpu/train.cuh"
 
@@ -14,6 +15,7 @@
 #include "trainer/learn/sampler.h"
 
 #define FIRST_DRAWS (1u << 15) /* of a job with a time limit, before any rate is known */
+#define LAUNCH_US 2000.0       /* of a launch, in a job with a time limit */
 #define GROWTH_MAX 8.0         /* a job is at most so many times as large as the last: small jobs do not fill the device and say little about large ones */
 
 static struct update_view update_of(const struct backend *backend, const struct train_job *job)
@@ -49,6 +51,16 @@ static uint64_t draws_of(const struct backend *backend, const struct train_job *
 	}
 	draws = draws > GPU_WARP ? draws : GPU_WARP;
 	return draws < job->triples_max ? draws : job->triples_max;
+}
+
+/* Draws of a launch at most. */
+static uint32_t launch_draws_of(const struct backend *backend, const struct train_job *job)
+{
+	double fit = backend->triples_per_us * LAUNCH_US;
+	if (job->budget_us <= 0 || fit <= 0.0 || fit >= (double)SPAN_MAX)
+		return SPAN_MAX;
+	uint32_t warps = (uint32_t)fit / GPU_WARP;
+	return GPU_WARP * (warps > 0 ? warps : 1);
 }
 
 /* Between the events job_began and job_done. */
@@ -100,6 +112,7 @@ int cuda_train(struct backend *backend, const struct train_job *job, struct trai
 		run.update = update_of(backend, job);
 		run.plan = &plan;
 		run.draws = draws_of(backend, job);
+		run.launch_draws = launch_draws_of(backend, job);
 		run.bf16 = options->precision == PRECISION_BF16;
 		rc = enqueue(backend, &run);
 		if (rc < 0)

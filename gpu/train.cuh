@@ -15,6 +15,7 @@ struct train_run {
 	struct update_view update;
 	const struct draw_plan *plan;
 	uint64_t draws;
+	uint32_t launch_draws; /* of a Hogwild launch at most: whole warps, so that draws meet in the same warps whatever the number */
 	int bf16;
 };
 
@@ -25,6 +26,15 @@ struct train_run {
 uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items);
 /* Loads the kernel that the stride and the precision need. 0, -EIO. */
 int fast_load(struct backend *backend);
+/* Blocks of a Hogwild launch, and warps of each block. */
+struct fast_grid {
+	uint32_t blocks, warps_here;
+};
+/*
+ * No more warps than keep `in_flight`, than `draws` need and than the device holds; at least one. Few are spread over the multiprocessors, a block each, so
+ * that none is idle while another has two; many come in full blocks.
+ */
+struct fast_grid fast_grid_of(uint32_t processors, uint32_t stride, uint64_t in_flight, uint32_t draws);
 /* Enqueues the draws of a Hogwild job. 0, -EIO. */
 int fast_run(struct backend *backend, const struct train_run *run);
 

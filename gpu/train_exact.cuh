@@ -83,6 +83,7 @@ GPU_FN uint32_t exact_hardest(const struct exact_view *v, const struct draw *dra
 	for (uint32_t first = 0; first < v->plan.hard_of; first += EXACT_LANES) {
 		/* redundant: nobody asks the lanes behind the last candidate */
 		uint32_t mine = hard && first + sub < v->plan.hard_of ? sample_hard(&v->set, &v->plan, draw, first + sub) : SAMPLE_NONE;
+		/* redundant: past either bound stands a candidate that was scored, or none, and neither wins */
 		for (uint32_t j = 0; j < EXACT_LANES && first + j < v->plan.hard_of; j++) {
 			uint32_t item = __shfl_sync(GPU_ALL_LANES, mine, (int)j, (int)EXACT_LANES);
 			int is_one = item != SAMPLE_NONE;
@@ -181,7 +182,7 @@ static __global__ void __launch_bounds__(EXACT_BLOCK) exact_draw(struct exact_vi
 		exact_weigh(&v, t.neg != SAMPLE_NONE, weight, sub, &t);
 		if (at < v.span.n && sub == 0)
 			v.triples[at] = t;
-		if (t.loss >= 0.0f && sub < 3) {
+		if (t.loss >= 0.0f && sub < 3) { /* redundant: other lanes would find the negative listed */
 			uint32_t row = sub == 0 ? t.user : sub == 1 ? t.pos : t.neg;
 			exact_touch(&v, sub == 0 ? &v.user_slots[row] : &v.item_slots[row], row, sub != 0);
 		}

@@ -13,19 +13,30 @@ uint64_t fast_in_flight(uint32_t n_users, uint32_t n_items)
 	return most > 0 ? most : 1;
 }
 
-/* Few warps are spread over the multiprocessors, many come in full blocks. */
-template <uint32_t STRIDE, int BF16> static void fast_launch(const struct backend *backend, const struct fast_view *view)
+struct fast_grid fast_grid_of(uint32_t processors, uint32_t stride, uint64_t in_flight, uint32_t draws)
 {
-	uint32_t processors = (uint32_t)backend->properties.multiProcessorCount;
-	uint64_t warps = fast_in_flight(view->tables.n_users, view->tables.n_items) / (row_shape<STRIDE>::groups * FAST_DEPTH);
-	uint64_t needed = ((uint64_t)view->span.n + GPU_WARP - 1) / GPU_WARP;
-	uint64_t most = (uint64_t)processors * fast_blocks(STRIDE) * (FAST_BLOCK / GPU_WARP);
+	struct fast_grid grid;
+	uint64_t groups = stride < 128u ? 128u / stride : 1u; /* of a warp; row_shape */
+	uint64_t warps = in_flight / (groups * FAST_DEPTH);
+	uint64_t needed = ((uint64_t)draws + GPU_WARP - 1) / GPU_WARP;
+	uint64_t most = (uint64_t)processors * fast_blocks(stride) * (FAST_BLOCK / GPU_WARP);
 	warps = warps < needed ? warps : needed;
 	warps = warps < most ? warps : most;
 	warps = warps > 0 ? warps : 1;
-	uint64_t warps_here = (warps + processors - 1) / processors;
+	uint64_t warps_here = warps / processors;
 	warps_here = warps_here < FAST_BLOCK / GPU_WARP ? warps_here : FAST_BLOCK / GPU_WARP;
-	GPU_LAUNCH((fast_kernel<STRIDE, BF16>), (uint32_t)(warps / warps_here), (uint32_t)warps_here * GPU_WARP, 0, backend->stream, *view);
+	warps_here = warps_here > 0 ? warps_here : 1;
+	grid.warps_here = (uint32_t)warps_here;
+	grid.blocks = (uint32_t)(warps / warps_here);
+	return grid;
+}
+
+template <uint32_t STRIDE, int BF16> static void fast_launch(const struct backend *backend, const struct fast_view *view)
+{
+	uint64_t in_flight = fast_in_flight(view->tables.n_users, view->tables.n_items);
+	struct fast_grid grid = fast_grid_of((uint32_t)backend->properties.multiProcessorCount, STRIDE, in_flight, view->span.n);
+	static_assert(row_shape<STRIDE>::groups == (STRIDE < 128u ? 128u / STRIDE : 1u), "as fast_grid_of() counts them");
+	GPU_LAUNCH((fast_kernel<STRIDE, BF16>), grid.blocks, grid.warps_here * GPU_WARP, 0, backend->stream, *view);
 }
 
 template <int BF16> static void fast_launch_stride(const struct backend *backend, const struct fast_view *view)
@@ -62,10 +73,11 @@ int fast_run(struct backend *backend, const struct train_run *run)
 	view.plan = sample_plan(run->plan);
 	view.update = run->update;
 	view.sums = static_cast<struct job_sums *>(backend->sums.data);
+	uint32_t salt = ((uint32_t)run->plan->step ^ (uint32_t)view.plan.seed) * 0x9E3779B9u;
 	for (uint64_t first = 0; first < run->draws; first += view.span.n) {
 		uint64_t left = run->draws - first;
-		view.span = sample_span(run->plan, run->set.n_positives, first, left < SPAN_MAX ? (uint32_t)left : SPAN_MAX);
-		view.salt = ((uint32_t)view.span.step ^ (uint32_t)view.plan.seed) * 0x9E3779B9u;
+		view.span = sample_span(run->plan, run->set.n_positives, first, left < run->launch_draws ? (uint32_t)left : run->launch_draws);
+		view.salt = salt + (uint32_t)first; /* of the job, so that a draw's coins do not depend on its launch */
 		if (run->bf16)
 			fast_launch_stride<1>(backend, &view);
 		else

@@ -34,7 +34,7 @@ struct fast_view {
 	struct span_view span;
 	struct update_view update;
 	struct job_sums *sums;
-	uint32_t salt; /* bf16: of the random numbers that round */
+	uint32_t salt; /* bf16: of the random numbers that round; goes on from launch to launch */
 };
 
 /* Sums of the row products of a triple; d is pos - neg. */
@@ -54,6 +54,15 @@ template <uint32_t STRIDE> struct fast_triple {
 template <uint32_t STRIDE> struct fast_user {
 	uint32_t user;
 	row_part<row_shape<STRIDE>::quads> was, row; /* as read, and now */
+};
+
+/* Candidates of a hard draw under way in a group, as many at a time as there are registers for. */
+template <uint32_t STRIDE> struct fast_contest {
+	static constexpr uint32_t n = STRIDE <= 128u ? 4u : 2u;
+	int any;           /* 0: no group of the warp has a hard draw at this step, and nothing below is set */
+	uint32_t items[n]; /* SAMPLE_NONE: none */
+	float bias;        /* lane k: of item k */
+	row_part<row_shape<STRIDE>::quads> user_row, rows[n];
 };
 
 /* One lane's account. What is rejected is rare, and counted at once. */
@@ -276,81 +285,98 @@ GPU_FN void fast_triples(const struct fast_view *v, const struct draw *draw, uin
 	}
 }
 
-/* Scores the group's candidates j..j + n - 1, which its lanes hold, and keeps the best; SAMPLE_NONE is no candidate. */
+/* Begins to read the candidates that the group takes at step `step`. hards: lanes with a hard draw; candidates: of the lane's own draw. */
 template <uint32_t STRIDE, int BF16>
-GPU_FN void fast_score(const struct fast_view *v, const row_part<row_shape<STRIDE>::quads> *user, uint32_t candidate, uint32_t j, uint32_t sub, float *best,
-                       uint32_t *chosen)
+GPU_FN void fast_ask(const struct fast_view *v, uint32_t hards, uint32_t user, const uint32_t *candidates, uint32_t lane, uint32_t step,
+                     struct fast_contest<STRIDE> *ret)
 {
-	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, quads = row_shape<STRIDE>::quads, n = quads == 1 ? 4 : quads == 2 ? 2 : 1;
-	uint32_t items[n];
-	row_part<quads> rows[n];
-	float scores[n];
+	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, quads = row_shape<STRIDE>::quads, groups = row_shape<STRIDE>::groups;
+	uint32_t turn = fast_turn<STRIDE>(lane / lanes, step), sub = lane % lanes;
+	ret->any = (hards >> fast_turn<STRIDE>(0, step) & ((1u << groups) - 1u)) != 0;
+	if (!ret->any)
+		return;
+	user = __shfl_sync(GPU_ALL_LANES, user, (int)turn);
+	ret->user_row = row_zero<quads>();
+	ret->bias = 0.0f;
+	if (hards >> turn & 1u)
+		ret->user_row = row_load<STRIDE, BF16>(v->tables.U, user, sub);
 #pragma unroll
-	for (uint32_t k = 0; k < n; k++) {
-		items[k] = __shfl_sync(GPU_ALL_LANES, candidate, (int)(j + k), (int)lanes);
-		scores[k] = 0.0f;
-		rows[k] = row_zero<quads>();
-		if (items[k] == SAMPLE_NONE)
+	for (uint32_t k = 0; k < fast_contest<STRIDE>::n; k++) {
+		ret->items[k] = __shfl_sync(GPU_ALL_LANES, candidates[k], (int)turn);
+		ret->rows[k] = row_zero<quads>();
+		if (ret->items[k] == SAMPLE_NONE)
 			continue;
-		rows[k] = row_load<STRIDE, BF16>(v->tables.V, items[k], sub);
-		if (sub == 0)
-			scores[k] = gpu_load(&v->tables.items[items[k]].bias);
-	}
-#pragma unroll
-	for (uint32_t k = 0; k < n; k++) {
-#pragma unroll
-		for (uint32_t q = 0; q < quads; q++)
-			scores[k] = quad_dot(user->q[q], rows[k].q[q], scores[k]);
-		scores[k] = group_sum<lanes>(scores[k]);
-		if (items[k] != SAMPLE_NONE && scores[k] > *best) {
-			*best = scores[k];
-			*chosen = items[k];
-		}
+		ret->rows[k] = row_load<STRIDE, BF16>(v->tables.V, ret->items[k], sub);
+		if (sub == k)
+			ret->bias = gpu_load(&v->tables.items[ret->items[k]].bias);
 	}
 }
 
-/* The highest scored candidate of a group's draw that is no positive, or SAMPLE_NONE. All lanes of the warp come here together; hard: is there one? */
-template <uint32_t STRIDE, int BF16> GPU_FN uint32_t fast_hardest(const struct fast_view *v, const struct draw *draw, int hard, uint32_t sub)
+/* The highest scored of a group's candidates, and its score; SAMPLE_NONE when none is a number. All lanes of the warp come here together. */
+template <uint32_t STRIDE> GPU_FN uint32_t fast_hardest(const struct fast_contest<STRIDE> *t, uint32_t sub, float *ret_score)
 {
-	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, quads = row_shape<STRIDE>::quads, n = quads == 1 ? 4 : quads == 2 ? 2 : 1;
-	row_part<quads> user = row_zero<quads>();
+	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, quads = row_shape<STRIDE>::quads;
 	float best = -INFINITY;
 	uint32_t chosen = SAMPLE_NONE;
-	if (hard)
-		user = row_load<STRIDE, BF16>(v->tables.U, draw->user, sub);
-	for (uint32_t first = 0; first < v->plan.hard_of; first += lanes) {
-		uint32_t candidate = hard && first + sub < v->plan.hard_of ? sample_hard(&v->set, &v->plan, draw, first + sub) : SAMPLE_NONE;
-		uint32_t left = v->plan.hard_of - first;
-		for (uint32_t j = 0; j < lanes && j < left; j += n)
-			fast_score<STRIDE, BF16>(v, &user, candidate, j, sub, &best, &chosen);
+#pragma unroll
+	for (uint32_t k = 0; k < fast_contest<STRIDE>::n; k++) {
+		float score = sub == k ? t->bias : 0.0f;
+#pragma unroll
+		for (uint32_t q = 0; q < quads; q++)
+			score = quad_dot(t->user_row.q[q], t->rows[k].q[q], score);
+		score = group_sum<lanes>(score);
+		if (t->items[k] != SAMPLE_NONE && score > best) {
+			best = score;
+			chosen = t->items[k];
+		}
 	}
+	*ret_score = best;
 	return chosen;
 }
 
-/* Chooses the negatives of the warp's hard draws, the groups taking turns as in fast_triples(); each lane has its own draw. */
-template <uint32_t STRIDE, int BF16> GPU_FN void fast_choose(const struct fast_view *v, struct draw *draw, int there, uint32_t lane)
+/* Scores one round of candidates, the groups taking turns as in fast_triples(). Of its own draw's a lane keeps the best, if it is above *best. */
+template <uint32_t STRIDE, int BF16>
+GPU_FN void fast_round(const struct fast_view *v, uint32_t hards, uint32_t user, const uint32_t *candidates, uint32_t lane, float *best, uint32_t *chosen)
 {
 	constexpr uint32_t lanes = row_shape<STRIDE>::lanes, groups = row_shape<STRIDE>::groups;
-	int hard = there && draw->kind == NEGATIVE_HARD;
 	uint32_t own_group = (lane & 7u) % groups, own_step = lane >> 3 | (lane & 7u) / groups << 2; /* the turn of this lane's draw */
-	uint32_t found = SAMPLE_NONE;
+	struct fast_contest<STRIDE> now = {}, next = {};
+	fast_ask<STRIDE, BF16>(v, hards, user, candidates, lane, 0, &now);
 	for (uint32_t step = 0; step < lanes; step++) {
-		int turn = (int)fast_turn<STRIDE>(lane / lanes, step);
-		int group_hard = __shfl_sync(GPU_ALL_LANES, hard, turn);
-		if (!__any_sync(GPU_ALL_LANES, group_hard))
-			continue;
-		struct draw one = {};
-		one.user = __shfl_sync(GPU_ALL_LANES, draw->user, turn);
-		one.neg = __shfl_sync(GPU_ALL_LANES, draw->neg, turn);
-		one.index = __shfl_sync(GPU_ALL_LANES, draw->index, turn);
-		one.step = __shfl_sync(GPU_ALL_LANES, draw->step, turn);
-		uint32_t chosen = fast_hardest<STRIDE, BF16>(v, &one, group_hard, lane % lanes);
-		chosen = __shfl_sync(GPU_ALL_LANES, chosen, (int)(own_group * lanes));
-		if (step == own_step)
-			found = chosen;
+		if (step + 1 < lanes) /* redundant: what would be asked for after the last step is not looked at */
+			fast_ask<STRIDE, BF16>(v, hards, user, candidates, lane, step + 1, &next);
+		if (now.any) {
+			float score;
+			uint32_t item = fast_hardest<STRIDE>(&now, lane % lanes, &score);
+			score = __shfl_sync(GPU_ALL_LANES, score, (int)(own_group * lanes));
+			item = __shfl_sync(GPU_ALL_LANES, item, (int)(own_group * lanes));
+			if (step == own_step && score > *best) {
+				*best = score;
+				*chosen = item;
+			}
+		}
+		now = next;
+	}
+}
+
+/* Chooses the negatives of the warp's hard draws; each lane has its own draw and looks itself which of its candidates are positives. */
+template <uint32_t STRIDE, int BF16> GPU_FN void fast_choose(const struct fast_view *v, struct draw *draw, int there, uint32_t lane)
+{
+	constexpr uint32_t n = fast_contest<STRIDE>::n;
+	int hard = there && draw->kind == NEGATIVE_HARD;
+	uint32_t hards = __ballot_sync(GPU_ALL_LANES, hard), chosen = SAMPLE_NONE;
+	float best = -INFINITY;
+	for (uint32_t first = 0; hards && first < v->plan.hard_of; first += n) {
+		uint32_t candidates[n];
+#pragma unroll
+		for (uint32_t k = 0; k < n; k++)
+			candidates[k] = SAMPLE_NONE;
+		if (hard)
+			sample_hard_many<n>(&v->set, &v->plan, draw, first, candidates);
+		fast_round<STRIDE, BF16>(v, hards, draw->user, candidates, lane, &best, &chosen);
 	}
 	if (hard)
-		draw->neg = found != SAMPLE_NONE ? found : sample_redraw(&v->set, &v->plan, draw);
+		draw->neg = chosen != SAMPLE_NONE ? chosen : sample_redraw(&v->set, &v->plan, draw);
 }
 
 GPU_FN void fast_report(struct job_sums *sums, const struct fast_account *account, uint32_t lane)

@@ -105,4 +105,4 @@ def test_the_benchmark_runs():
     """Its figures are for a real GPU (make bench-gpu); here only that it gets to its end."""
     done = subprocess.run([os.path.join(os.path.dirname(EMU_RECCTL), "bench_device"), "tiny"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1 + 2 * (1 + 4 + 2 + 3), done.stdout
+    assert len(done.stdout.splitlines()) == 1 + 2 * (1 + 3 * (1 + 5) + 1 + 2 + 3), done.stdout

@@ -207,6 +207,25 @@ static void test_orders_of_items(void **state)
 	rankings_free(r);
 }
 
+/* Of the users of a block one alone, in each half of its lists, has scores that rise: his list is cut back, and the others' are never full. */
+static void test_one_list_of_many(void **state)
+{
+	(void)state;
+	NEED_DEVICE();
+	struct rankings *r = rankings_new(1, 1500, 64, 10, 0);
+	for (uint32_t i = 0; i < 1500; i++) {
+		r->tables.V[i] = static_cast<float>(i);
+		r->tables.bi[i] = 0.0f;
+	}
+	publish(r);
+	for (uint32_t rising : {9u, 41u}) {
+		for (uint32_t u = 0; u < 64; u++)
+			r->rows[u] = u == rising ? 1.0f : -1.0f;
+		check(r);
+	}
+	rankings_free(r);
+}
+
 /* A product too small for a float leaves -0, which is no lower than 0. It stands at the last coordinate: a zero after it would make it 0. */
 static void test_zeros_are_equal(void **state)
 {
@@ -393,6 +412,7 @@ int main(void)
 		cmocka_unit_test(test_shapes),
 		cmocka_unit_test(test_every_k),
 		cmocka_unit_test(test_orders_of_items),
+		cmocka_unit_test(test_one_list_of_many),
 		cmocka_unit_test(test_zeros_are_equal),
 		cmocka_unit_test(test_nothing_is_ranked_twice),
 		cmocka_unit_test(test_masks),

@@ -152,8 +152,8 @@ static struct learn_options fast_options(uint32_t dim, uint32_t bits)
 	struct learn_options options = world_options(dim);
 	options.optimizer = bits & 1;
 	options.loss = bits >> 1 & 1;
-	options.hard_share = bits & 4 ? 1.0f : 0.0f;
-	options.hard_of = 7;
+	options.hard_share = bits & 4 ? 1.0f : bits & 16 ? 0.3f : 0.0f;
+	options.hard_of = bits & 4 ? 7 : 2; /* several rounds, the last one not full; or part of one */
 	options.step_norm_max = bits & 8 ? 0.02f : 10.0f;
 	return options;
 }
@@ -233,11 +233,12 @@ static void test_fast_sum_of_steps(void **state)
 {
 	static const uint32_t dims[] = {8, 32, 64, 128, 256, 384, 512};
 	(void)state;
-	for (uint32_t i = 0; i < 2 * sizeof dims / sizeof *dims; i++) {
-		int hard = i % 4 > 1; /* rows are then long and steps small, so that they do not change who is the hardest */
-		struct learn_options options = fast_options(dims[i / 2], (i % 2 ? 2u : 0u) + (hard ? 4u : 0u));
+	for (uint32_t i = 0; i < 3 * sizeof dims / sizeof *dims; i++) {
+		static const uint32_t hards[] = {0, 4, 16};
+		uint32_t hard = hards[i % 3]; /* rows are then long and steps small, so that they do not change who is the hardest */
+		struct learn_options options = fast_options(dims[i / 3], (i % 2 ? 2u : 0u) + hard);
 		struct train_job job = {.triples_max = 333, .learning_rate = hard ? 1e-5f : 1e-4f};
-		options.init_scale = hard ? (float)dims[i / 2] : 4.0f;
+		options.init_scale = hard ? (float)dims[i / 3] : 4.0f;
 		struct tables before = {0}, same = {0};
 		emu_seed(i);
 		struct tables cpu = train_at_once(&options, &backend_cpu, &job, &before), cuda = train_at_once(&options, &backend_cuda, &job, &same);
@@ -405,25 +406,27 @@ static void test_the_only_user_learns(void **state)
 	}
 }
 
-/* Triples without a negative, many of them in one warp: each is counted. */
+/* Triples without a negative, many of them in one warp: each is counted, also where the hardest of several was looked for. */
 static void test_rejected_triples_are_counted(void **state)
 {
 	(void)state;
-	struct train_report reports[2];
-	for (int cuda = 0; cuda < 2; cuda++) {
-		struct learn_options options = fast_options(16, 0);
-		struct learner *learner = new_learner(&options, cuda ? &backend_cuda : &backend_cpu, 2, 40);
-		const struct train_job job = {.triples_max = 300, .learning_rate = 1e-4f};
-		for (uint32_t i = 0; i < 40; i++) { /* user 0 has all items */
-			struct user_item pairs[2] = {{.user = 0, .item = i}, {.user = 1, .item = i % 4}};
-			assert_true(learner_add_positives(learner, pairs, 2, 0) >= 0);
+	for (uint32_t hard = 0; hard <= 4; hard += 4) {
+		struct train_report reports[2];
+		for (int cuda = 0; cuda < 2; cuda++) {
+			struct learn_options options = fast_options(16, hard);
+			struct learner *learner = new_learner(&options, cuda ? &backend_cuda : &backend_cpu, 2, 40);
+			const struct train_job job = {.triples_max = 300, .learning_rate = 1e-4f};
+			for (uint32_t i = 0; i < 40; i++) { /* user 0 has all items */
+				struct user_item pairs[2] = {{.user = 0, .item = i}, {.user = 1, .item = i % 4}};
+				assert_true(learner_add_positives(learner, pairs, 2, 0) >= 0);
+			}
+			reports[cuda] = train(learner, &job);
+			learner_free(learner);
 		}
-		reports[cuda] = train(learner, &job);
-		learner_free(learner);
+		assert_in_range(reports[0].rejected, 100, 299);
+		assert_int_equal(reports[1].rejected, reports[0].rejected);
+		assert_int_equal(reports[1].triples, reports[0].triples);
 	}
-	assert_in_range(reports[0].rejected, 100, 299);
-	assert_int_equal(reports[1].rejected, reports[0].rejected);
-	assert_int_equal(reports[1].triples, reports[0].triples);
 }
 
 static void test_nothing_is_left(void **state)

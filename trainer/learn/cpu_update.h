@@ -198,12 +198,6 @@ ROWS_INLINE void ROWS(sum_rows)(const struct row_update *c, const struct draw *d
 	ret[ROWS(NN)] = nn;
 }
 
-/* Lane t of a window that may be shorter: past its end the lane before, whose sums nobody reads. */
-ROWS_INLINE const struct draw *ROWS(lane)(const struct ROWS(window) *w, uint32_t t)
-{
-	return &w->draws[t < w->n ? t : t - 1];
-}
-
 ROWS_INLINE void ROWS(move_rows)(const struct row_update *c, const struct draw *draw, uint32_t t, size_t stride, int adagrad, int bce,
                                  const struct ROWS(factors) *f)
 {
@@ -246,7 +240,7 @@ ROWS_INLINE void ROWS(work_carefully)(const struct row_update *c, const struct R
 		ROWS(ask_for_user)(c, asks, stride); /* users' rows here, items' rows below: memory has something to do all the time */
 		ROWS(ask_for_user)(c, asks, stride);
 		ROWS(sum_rows)(c, &w->draws[t], stride, bce, first);
-		ROWS(sum_rows)(c, ROWS(lane)(w, t + 1), stride, bce, second);
+		ROWS(sum_rows)(c, &w->draws[t + 1], stride, bce, second);
 		ROWS_UNROLL
 		for (int k = 0; k < ROWS(N_SUMS); k++)
 			pairs[k][t / 2] = PAIR(first[k], second[k]);
@@ -289,6 +283,8 @@ ROWS_INLINE void ROWS(update_many)(const struct row_update *c, const struct draw
 		asks.user = asks.items = asks.end;
 	while (at < n) {
 		ROWS(fill_window)(draws, n, &at, &w, sums);
+		if (w.n == 0)
+			break;
 		if (adagrad)
 			ROWS(work_carefully)(c, &w, stride, 1, bce, &asks, sums);
 		else

@@ -120,7 +120,7 @@ ROWS_INLINE void ROWS(work_plainly)(const struct row_update *c, const struct ROW
 	const int n_sums = bce ? ROWS(PLAIN_N_SUMS) : ROWS(PLAIN_UP);
 	ROWS_UNROLL
 	for (uint32_t t = 0; t < ROWS_LANES; t += 2) {
-		const struct draw *a = ROWS(lane)(w, t), *b = ROWS(lane)(w, t + 1);
+		const struct draw *a = &w->draws[t], *b = &w->draws[t + 1];
 		ROWS(ask_for_user)(c, asks, stride);
 		ROWS(ask_for_user)(c, asks, stride);
 		sides.bias_p[t] = c->items[a->pos].bias;

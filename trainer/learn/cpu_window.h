@@ -7,7 +7,7 @@
 /* no include guard: the body of one file */
 
 struct ROWS(window) {
-	const struct draw *draws; /* [ROWS_LANES]; the first n count */
+	const struct draw *draws; /* [ROWS_LANES]; the first n count, the others have rows that there are. Unset when n is 0 */
 	struct draw kept[ROWS_LANES];
 	uint32_t n;
 };
@@ -86,7 +86,7 @@ ROWS_INLINE uint32_t ROWS(apart)(const struct draw *d, uint32_t n)
 	return n;
 }
 
-/* The next window of draws[n] from *at on, leaving out those without a negative; *at moves past what is in it, and past what was left out before that. */
+/* The next window of draws[n] from *at on, leaving out those without a negative; *at moves past what is in it, and past what was left out before that. Empty: all were. */
 ROWS_FN __attribute__((noinline)) void ROWS(fill_slowly)(const struct draw *draws, size_t n, size_t *at, struct ROWS(window) *w, struct update_sums *sums)
 {
 	size_t i = *at, ends[ROWS_LANES];
@@ -106,8 +106,8 @@ ROWS_FN __attribute__((noinline)) void ROWS(fill_slowly)(const struct draw *draw
 		i = ends[w->n - 1];
 		skipped = skipped_at[w->n - 1];
 	}
-	for (uint32_t t = w->n; t < ROWS_LANES; t++) /* read as vectors only */
-		w->kept[t] = (struct draw){0};
+	for (uint32_t t = w->n; taken > 0 && t < ROWS_LANES; t++) /* read, and nothing comes of it */
+		w->kept[t] = w->kept[0];
 	sums->rejected += skipped;
 	*at = i;
 }

@@ -35,19 +35,27 @@ struct fast_job {
 	struct update_sums sums;
 };
 
-/* Rows of draws that were just proposed, to the second cache: by the time that update() asks for them they are near, and it waits for few of them. */
-static void prefetch_early(const struct row_update *c, const struct draw *draws, uint32_t n)
+/*
+ * To the second cache: by the time that the row is asked for once more, it is near. Always inlined, as are all functions that only prefetch: gcc takes them for ones
+ * without effect.
+ */
+static inline __attribute__((always_inline)) void prefetch_early(const float *rows, uint32_t row, size_t stride)
+{
+	for (size_t k = 0; k < stride; k += 16)
+		__builtin_prefetch(rows + (size_t)row * stride + k, 0, 2);
+}
+
+/* Rows of draws that were just proposed. */
+static inline __attribute__((always_inline)) void prefetch_proposed(const struct row_update *c, const struct draw *draws, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		for (uint32_t k = 0; k < c->stride; k += 16) {
-			__builtin_prefetch(c->U + (size_t)draws[i].user * c->stride + k, 0, 2);
-			__builtin_prefetch(c->V + (size_t)draws[i].pos * c->stride + k, 0, 2);
-			__builtin_prefetch(c->V + (size_t)draws[i].neg * c->stride + k, 0, 2);
-		}
+		prefetch_early(c->U, draws[i].user, c->stride);
+		prefetch_early(c->V, draws[i].pos, c->stride);
+		prefetch_early(c->V, draws[i].neg, c->stride);
 	}
 }
 
-static void prefetch_rows(const struct row_update *c, const struct draw *draws, uint32_t n)
+static inline __attribute__((always_inline)) void prefetch_rows(const struct row_update *c, const struct draw *draws, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		if (draws[i].neg == SAMPLE_NONE)
@@ -72,7 +80,7 @@ static void run_unit(const struct fast_job *job, uint64_t first, uint64_t end, s
 			uint64_t from = first + b * CHUNK;
 			sizes[proposed] = end - from < CHUNK ? (uint32_t)(end - from) : CHUNK;
 			sampler_propose_checked(&job->plan, from, sizes[proposed], chunks[proposed], checks[proposed]);
-			prefetch_early(&job->update, chunks[proposed], sizes[proposed]);
+			prefetch_proposed(&job->update, chunks[proposed], sizes[proposed]);
 		}
 		if (b >= 1) {
 			hits[looked] = sampler_look(&job->plan, sizes[looked], chunks[looked], checks[looked]);
@@ -111,6 +119,10 @@ static void ring_propose(const struct fast_job *job, struct hard_ring *ring, int
 		return;
 	sampler_propose_checked(&job->plan, ring->first + (uint64_t)at, n, ring->draws[block], ring->checks[block]);
 	cpu_hard_draw(&job->plan, ring->draws[block], n, &ring->blocks[block]);
+	prefetch_proposed(&job->update, ring->draws[block], n);
+	for (uint32_t i = 0; i < n; i++)
+		for (uint32_t k = 1; ring->draws[block][i].kind == NEGATIVE_HARD && k < job->plan.hard_of; k++)
+			prefetch_early(job->update.V, ring->blocks[block].items[i * job->plan.hard_of + k], job->update.stride);
 }
 
 /*

@@ -38,6 +38,7 @@ struct fast_grid fast_grid_of(uint32_t processors, uint32_t stride, uint64_t in_
 /* Enqueues the draws of a Hogwild job. 0, -EIO. */
 int fast_run(struct backend *backend, const struct train_run *run);
 
+/* Loads the kernels of the deterministic mode. 0, -EIO. */
 int exact_load(struct backend *backend);
 /* Memory for batches of the deterministic mode; what grew is cleared on backend->stream. 0, -ENOMEM, -EIO. */
 int exact_reserve(struct backend *backend, uint32_t batch);

@@ -78,6 +78,15 @@ int array_grow(void **array, size_t bytes)
 	return 0;
 }
 
+int array_reserve(void **array, uint64_t n, size_t size)
+{
+	uint64_t have = array_bytes(*array) / size;
+	if (n <= have)
+		return 0;
+	uint64_t want = have + have / 2;
+	return array_grow(array, (want > n ? want : n) * size);
+}
+
 void array_free(void *array)
 {
 	if (!array)

@@ -121,27 +121,17 @@ static void init_items(struct backend *backend, uint32_t from)
 	}
 }
 
-/* Room for n rows of `size` bytes; a full array grows by half. */
-static int reserve_rows(void **array, uint64_t n, size_t size)
-{
-	uint64_t have = array_bytes(*array) / size;
-	if (n <= have)
-		return 0;
-	uint64_t want = have + have / 2;
-	return array_grow(array, (want > n ? want : n) * size);
-}
-
 static int cpu_grow(struct backend *backend, uint32_t n_users, uint32_t n_items, const int64_t *user_ids, const int64_t *item_ids)
 {
 	size_t row = backend->stride * sizeof(float);
 	void *U = backend->U, *V = backend->V, *users = backend->users, *items = backend->items;
-	int rc = reserve_rows(&U, n_users, row);
+	int rc = array_reserve(&U, n_users, row);
 	if (rc == 0)
-		rc = reserve_rows(&V, n_items, row);
+		rc = array_reserve(&V, n_items, row);
 	if (rc == 0)
-		rc = reserve_rows(&users, n_users, sizeof *backend->users);
+		rc = array_reserve(&users, n_users, sizeof *backend->users);
 	if (rc == 0)
-		rc = reserve_rows(&items, n_items, sizeof *backend->items);
+		rc = array_reserve(&items, n_items, sizeof *backend->items);
 	backend->U = U;
 	backend->V = V;
 	backend->users = users;

@@ -101,26 +101,16 @@ void training_set_free(struct training_set *set)
 	memset(set, 0, sizeof *set);
 }
 
-/* Room for `need` elements; a full array grows by half. */
-static int reserve(void **array, uint64_t need, size_t size)
-{
-	uint64_t have = array_bytes(*array) / size;
-	if (need <= have)
-		return 0;
-	uint64_t want = have + have / 2;
-	return array_grow(array, (want > need ? want : need) * size);
-}
-
 int training_set_grow(struct training_set *set, uint32_t n_users, uint32_t n_items)
 {
 	void *counts = set->user_positives;
 	void *flags = set->is_candidate;
 	void *candidates = set->candidates;
-	int rc = reserve(&counts, n_users, sizeof *set->user_positives);
+	int rc = array_reserve(&counts, n_users, sizeof *set->user_positives);
 	if (rc == 0)
-		rc = reserve(&flags, n_items, sizeof *set->is_candidate);
+		rc = array_reserve(&flags, n_items, sizeof *set->is_candidate);
 	if (rc == 0)
-		rc = reserve(&candidates, n_items, sizeof *set->candidates);
+		rc = array_reserve(&candidates, n_items, sizeof *set->candidates);
 	set->user_positives = counts;
 	set->is_candidate = flags;
 	set->candidates = candidates;
@@ -179,7 +169,7 @@ static int reserve_weight(struct training_set *set, float weight_log2)
 		return 0;
 	int first = !set->weights;
 	void *weights = set->weights;
-	int rc = reserve(&weights, set->n_positives + 1, sizeof *set->weights); /* new ones are 0: those that came without */
+	int rc = array_reserve(&weights, set->n_positives + 1, sizeof *set->weights); /* new ones are 0: those that came without */
 	set->weights = weights;
 	if (rc == 0 && first) {
 		set->weight_max = 0;
@@ -217,7 +207,7 @@ int training_set_add_weighted(struct training_set *set, uint32_t user, uint32_t 
 	int rc = shard_make_room(&set->filters, shard);
 	void *log = set->positives;
 	if (rc == 0)
-		rc = reserve(&log, set->n_positives + 1, sizeof *set->positives);
+		rc = array_reserve(&log, set->n_positives + 1, sizeof *set->positives);
 	set->positives = log;
 	if (rc == 0)
 		rc = reserve_weight(set, weight_log2);

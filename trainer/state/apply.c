@@ -1,8 +1,9 @@
 /*
  * apply.c: a batch of events into the facts. The hot path of the engine's thread.
  *
- * Everything an event needs lies at random places of a large memory, so a batch goes through in windows, and each window in passes: hash the ids and
- * ask for their slots; resolve the ids and ask for the users; ask for the places in the users' lists; apply. Memory answers many requests at once.
+ * Everything an event needs lies at random places of a large memory, so an event goes through in stages, with STAGE other events between two of
+ * them: hash its ids and ask for their slots; resolve them and ask for the user and the item; ask for the places in the user's lists; apply. What a
+ * stage asks for has come when the next one needs it, and memory never rests. Each stage takes the events in their order.
  *
  * An event that says nothing new costs a look and takes no lock. Nothing is allocated per event; blocks of lists come from the slab.
  */
@@ -10,7 +11,8 @@
 
 #include "trainer/state/internal.h"
 
-#define WINDOW 64u
+#define STAGE 16u         /* events between two stages */
+#define LINES 64u         /* a power of two above 3 * STAGE */
 #define COMPACT_CHUNKS 4u /* at most this much moving a batch */
 
 struct resolved {
@@ -201,46 +203,51 @@ static int apply_other(struct state *state, const struct event *event, const cha
 	return 0;
 }
 
-static int apply_window(struct state *state, const struct event *events, uint32_t n, const char *text)
+/* The first stage: an event's ids are hashed and their slots asked for. Events that are no history are dealt with here and now. */
+static int enter(struct state *state, const struct event *event, const char *text, struct resolved *ret_line)
 {
-	struct resolved window[WINDOW];
-	uint32_t m = 0;
+	if (event->stream != STREAM_CATALOGUE && event->stream != STREAM_USERS && event->time_us > state->time_max_us)
+		state->time_max_us = event->time_us;
+	ret_line->event = NULL;
+	ret_line->user = STATE_NONE;
+	if (!is_history(event))
+		return apply_other(state, event, text);
+	ret_line->event = event;
+	ret_line->user_hash = ids_hash(state->user_ids, event->user_id);
+	ret_line->item_hash = ids_hash(state->item_ids, event->item_id);
+	ids_prefetch(state->user_ids, ret_line->user_hash);
+	ids_prefetch(state->item_ids, ret_line->item_hash);
+	return 0;
+}
+
+/* Event `at` enters; those STAGE, 2 * STAGE and 3 * STAGE before it take their next step. An index below 0 wraps, and is no event's. */
+static int apply_events(struct state *state, const struct event *events, uint32_t n, const char *text)
+{
+	struct resolved lines[LINES];
 	int r = 0;
 
-	for (uint32_t i = 0; i < n && r == 0; i++) {
-		const struct event *event = &events[i];
-		if (event->stream != STREAM_CATALOGUE && event->stream != STREAM_USERS && event->time_us > state->time_max_us)
-			state->time_max_us = event->time_us;
-		if (!is_history(event)) {
-			r = apply_other(state, event, text);
-			continue;
-		}
-		window[m].event = event;
-		window[m].user_hash = ids_hash(state->user_ids, event->user_id);
-		window[m].item_hash = ids_hash(state->item_ids, event->item_id);
-		ids_prefetch(state->user_ids, window[m].user_hash);
-		ids_prefetch(state->item_ids, window[m].item_hash);
-		m++;
+	for (uint32_t at = 0; at < n + 3 * STAGE && r == 0; at++) {
+		struct resolved *line = &lines[at % LINES];
+
+		if (at < n)
+			r = enter(state, &events[at], text, line);
+		line = &lines[(at - STAGE) % LINES];
+		if (r == 0 && at - STAGE < n && line->event)
+			r = resolve(state, line);
+		line = &lines[(at - 2 * STAGE) % LINES];
+		if (at - 2 * STAGE < n && line->user != STATE_NONE)
+			prefetch_lists(state, line);
+		line = &lines[(at - 3 * STAGE) % LINES];
+		if (r == 0 && at - 3 * STAGE < n && line->user != STATE_NONE)
+			r = apply_resolved(state, line, text);
 	}
-	for (uint32_t i = 0; i < m && r == 0; i++)
-		r = resolve(state, &window[i]);
-	for (uint32_t i = 0; i < m && r == 0; i++)
-		if (window[i].user != STATE_NONE)
-			prefetch_lists(state, &window[i]);
-	for (uint32_t i = 0; i < m && r == 0; i++)
-		if (window[i].user != STATE_NONE)
-			r = apply_resolved(state, &window[i], text);
 	return r;
 }
 
 int state_apply(struct state *state, const struct event_batch *batch)
 {
-	int r = 0;
+	int r = apply_events(state, batch->events, batch->n_events, batch->text);
 
-	for (uint32_t i = 0; i < batch->n_events && r == 0; i += WINDOW) {
-		uint32_t left = batch->n_events - i;
-		r = apply_window(state, batch->events + i, left < WINDOW ? left : WINDOW, batch->text);
-	}
 	history_compact(state, COMPACT_CHUNKS);
 	if (!state->cut)
 		hung_trim(state, HUNG_KEPT_BYTES, 1);

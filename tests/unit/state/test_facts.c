@@ -266,6 +266,64 @@ static void test_long_lists(void **unused)
 	state_free(state);
 }
 
+/* A batch's events of all kinds of one stream: few users, so that they come again within a batch, and more ids than there is room for. */
+static void fill_batch(struct event_batch *batch, enum event_stream stream, uint32_t n, uint64_t *seed)
+{
+	event_batch_clear(batch);
+	for (uint32_t i = 0; i < n; i++) {
+		const int64_t user = random_below(seed, 25), item = random_below(seed, 70), at = 1 + random_below(seed, 1000);
+
+		if (stream == STREAM_WATCHES)
+			batch_add(batch, watch_event(user, item, at, (float)random_below(seed, 11) / 10.0f, 5.0f), NULL, NULL);
+		else if (stream == STREAM_IMPRESSIONS)
+			batch_add(batch, shown_event(user, item, at, 3), item % 2 ? "home" : "search", NULL);
+		else if (stream == STREAM_EVENTS)
+			batch_add(batch, touch_event(user, item, at, (enum event_type)random_below(seed, EVENT_OTHER + 1)), NULL, NULL);
+		else
+			batch_add(batch, (struct event){.item_id = item, .stream = STREAM_CATALOGUE}, NULL, "{}");
+	}
+}
+
+/* Batches of every length about the distances between the stages leave what one event at a time leaves: the same facts, indexes and counts. */
+static void test_batch_lengths(void **unused)
+{
+	const uint32_t lengths[] = {0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 200, 500};
+	const enum event_stream kinds[] = {STREAM_WATCHES, STREAM_IMPRESSIONS, STREAM_EVENTS, STREAM_CATALOGUE};
+	struct state *batched = new_state_with(20, 60, 8, 16, 7), *single = new_state_with(20, 60, 8, 16, 7);
+	struct event_batch *batch = event_batch_new();
+	struct state_counters a, b;
+	uint64_t seed = 11;
+
+	(void)unused;
+	assert_non_null(batch);
+	assert_int_equal(state_forget(batched, 3, 0), 0);
+	assert_int_equal(state_forget(single, 3, 0), 0);
+	for (size_t l = 0; l < sizeof(lengths) / sizeof(*lengths); l++)
+		for (size_t k = 0; k < 4; k++) {
+			fill_batch(batch, kinds[k], lengths[l], &seed);
+			assert_int_equal(state_apply(batched, batch), 0);
+			for (uint32_t i = 0; i < batch->n_events; i++) {
+				struct event event = batch->events[i];
+				char name[8] = "";
+
+				memcpy(name, batch->text + event.name.offset, event.name.len);
+				apply_text(single, event, event.name.len ? name : NULL, event.stream == STREAM_CATALOGUE ? "{}" : NULL);
+			}
+			assert_same_digest(state_digest(batched), state_digest(single));
+			a = state_counters(batched);
+			b = state_counters(single);
+			assert_memory_equal(&a, &b, sizeof(a));
+		}
+	assert_true(a.dropped_user_cap > 0 && a.dropped_item_cap > 0 && a.dropped_forgotten > 0);
+	for (uint32_t i = 0; i < 20; i++)
+		assert_int_equal(state_user_ids(batched)[i], state_user_ids(single)[i]);
+	for (uint32_t i = 0; i < 60; i++)
+		assert_int_equal(state_item_ids(batched)[i], state_item_ids(single)[i]);
+	event_batch_free(batch);
+	state_free(batched);
+	state_free(single);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,6 +334,7 @@ int main(void)
 		cmocka_unit_test(test_say_nothing),
 		cmocka_unit_test(test_growing_lists),
 		cmocka_unit_test(test_long_lists),
+		cmocka_unit_test(test_batch_lengths),
 	};
 	return cmocka_run_group_tests_name("facts", tests, NULL, NULL);
 }

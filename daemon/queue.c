@@ -3,7 +3,8 @@
  *
  * One mutex for the whole set: it is taken once per batch (up to 4,096 lines), not per line. Each stream has a fixed number of batches, which are either
  * free, with a source, waiting, or with the engine; "free" and "waiting" are the two rings below, each as long as the number of batches, so that
- * neither can overflow.
+ * neither can overflow. Waiting batches leave in the order they came; of the free ones the last that came goes first: its memory is still in a cache, and
+ * as long as the engine keeps up the others are never touched.
  */
 #include "daemon/queue.h"
 
@@ -47,6 +48,11 @@ static struct event_batch *ring_pop(struct ring *ring)
 	ring->head = (ring->head + 1) % ring->capacity;
 	ring->n--;
 	return batch;
+}
+
+static struct event_batch *ring_pop_last(struct ring *ring)
+{
+	return ring->n == 0 ? NULL : ring->slots[(ring->head + --ring->n) % ring->capacity];
 }
 
 static int stream_queue_init(struct stream_queue *queue, enum event_stream stream, uint32_t batches)
@@ -131,7 +137,7 @@ struct event_batch *queue_take_free(struct queue_set *queues, enum event_stream 
 	struct event_batch *batch = NULL;
 
 	pthread_mutex_lock(&queues->mutex);
-	while (!queues->closed && (batch = ring_pop(&queue->free)) == NULL)
+	while (!queues->closed && (batch = ring_pop_last(&queue->free)) == NULL)
 		if (pthread_cond_timedwait(&queue->came_free, &queues->mutex, &deadline) == ETIMEDOUT)
 			break;
 	pthread_mutex_unlock(&queues->mutex);

@@ -21,7 +21,7 @@ static const struct source_ops kafka_ops;
 /* The operator's properties win over these. */
 static const struct kafka_setting defaults[] = {
 	{"client.id", "recd"},
-	{"fetch.message.max.bytes", "262144"},
+	{"fetch.message.max.bytes", "65536"}, /* of each partition; a larger response would be as long a queue by itself */
 	{"queued.max.messages.kbytes", "65536"}, /* see set_pace() */
 	{"queued.min.messages", "1000000"}, /* let the bytes decide */
 	{"check.crcs", "true"},

@@ -12,7 +12,7 @@
 
 #include "ingest/source_kafka.h"
 
-#define PACE_RECORDS 32768 /* enough for the time that a broker needs to answer */
+#define PACE_RECORDS 8192  /* enough for the milliseconds that a broker needs to answer */
 #define BYTES_A_RECORD 64u /* of a response, compressed: a guess until the polling thread looks again */
 #define PACE_WAIT_MS 40
 #define API_FETCH 1

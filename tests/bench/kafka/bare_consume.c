@@ -17,7 +17,7 @@
 
 /* Those of ingest/source_kafka.c, with a queue that is never full. */
 static const char *const settings[][2] = {
-	{ "fetch.message.max.bytes", "262144" },  { "queued.max.messages.kbytes", "131072" }, { "queued.min.messages", "1000000" },
+	{ "fetch.message.max.bytes", "65536" },   { "queued.max.messages.kbytes", "131072" }, { "queued.min.messages", "1000000" },
 	{ "check.crcs", "true" },                 { "isolation.level", "read_committed" },   { "socket.keepalive.enable", "true" },
 	{ "group.id", "bench-bare" },             { "enable.auto.commit", "false" },         { "enable.auto.offset.store", "false" },
 	{ "auto.offset.reset", "error" },         { "enable.partition.eof", "true" },        { "allow.auto.create.topics", "false" },

@@ -55,6 +55,35 @@ static void a_full_queue_makes_its_source_wait(void **state)
 	queue_set_free(queues);
 }
 
+/* Three batches circulate in a queue of eight as long as no more are in use: the others stay untouched memory. */
+static void the_last_that_came_back_goes_first(void **state)
+{
+	struct event_batch *used[3];
+	struct queue_set *queues;
+
+	(void)state;
+	assert_int_equal(queue_set_new(8, all, &queues), 0);
+	for (int i = 0; i < 3; i++) {
+		used[i] = queue_take_free(queues, STREAM_EVENTS, 0);
+		queue_push(queues, used[i]);
+	}
+	for (int i = 0; i < 3; i++) { /* waiting batches leave in their order */
+		struct event_batch *batch = queue_pop(queues);
+
+		assert_ptr_equal(batch, used[i]);
+		queue_give_back(queues, batch);
+	}
+	for (int round = 0; round < 20; round++) {
+		struct event_batch *last = queue_take_free(queues, STREAM_EVENTS, 0), *before = queue_take_free(queues, STREAM_EVENTS, 0);
+
+		assert_ptr_equal(last, used[2]);
+		assert_ptr_equal(before, used[1]);
+		queue_give_back(queues, before);
+		queue_give_back(queues, last);
+	}
+	queue_set_free(queues);
+}
+
 #define ROUNDS 20000
 
 static void *producer(void *arg)
@@ -106,6 +135,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(watches_come_before_impressions),
 		cmocka_unit_test(a_full_queue_makes_its_source_wait),
+		cmocka_unit_test(the_last_that_came_back_goes_first),
 		cmocka_unit_test(two_sources_one_engine),
 	};
 

@@ -109,7 +109,7 @@ const struct option config_options[] = {
 	{"training.emb_dim", OPTION_U32, 0, FIELD(learn.emb_dim), 1, 512, "64", NULL, NULL, NULL,
 	 "Length of a user's and an item's vector. Fixed for a data directory once it exists."},
 	{"training.seed", OPTION_U64, 0, FIELD(learn.seed), 0, 9007199254740991.0, "42", NULL, NULL, NULL, "Seed of everything random."},
-	{"training.threads", OPTION_U32, 0, FIELD(learn.threads), 1, 256, "2", NULL, "threads", NULL, "CPU threads that train."},
+	{"training.threads", OPTION_U32, 0, FIELD(learn.threads), 1, 256, "2", NULL, "threads", NULL, "CPU threads that train, at most: fewer do while fewer get more done, as where their processors share no cache."},
 	{"training.deterministic", OPTION_BOOL, 0, FIELD(learn.deterministic), 0, 0, "false", NULL, NULL, NULL,
 	 "Synchronous batches: slower, bit-identical for the same lines in the same order."},
 	{"training.batch_size", OPTION_U32, 0, FIELD(learn.batch_size), 1, 1048576, "2048", NULL, "triples", NULL, "Triples of one step; at most 65536 when deterministic."},

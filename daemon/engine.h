@@ -44,6 +44,7 @@ struct engine_status {
 	double loss;                     /* running mean */
 	double learning_rate;            /* of the next job */
 	double triples_per_sec;          /* over the last seconds */
+	uint32_t training_threads;       /* of the CPU that train, lately; 0: a GPU trains, or nothing was trained */
 	double apply_per_sec;            /* lines, over the last seconds */
 	int training_resting;            /* 1: idle_passes reached, waiting for news */
 	char training_trouble[160];      /* why the parameters were last set back; "" when they never were in this run */

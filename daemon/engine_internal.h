@@ -74,6 +74,7 @@ struct engine_training {
 	uint64_t news_passes;     /* passes when the last new positive came */
 	double heat;              /* 0..1: how much of what is known is new (engine_rate.c) */
 	uint64_t trained_since;   /* triples since the last publish */
+	uint32_t threads;         /* of the CPU that train (train_report) */
 	int resting;
 	int in_flight;            /* a job runs on the device; its report has not been taken */
 	int draining;             /* no further job: a publish waits for the one in flight */

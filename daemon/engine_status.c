@@ -155,6 +155,7 @@ static void fill(struct engine *engine, struct engine_status *s, const char *pha
 	s->loss = engine->training.loss;
 	s->learning_rate = (double)engine_rate(engine);
 	s->triples_per_sec = engine->rates.triples_per_sec;
+	s->training_threads = engine->training.threads;
 	s->apply_per_sec = engine->rates.lines_per_sec;
 	s->training_resting = engine->training.resting;
 	snprintf(s->training_trouble, sizeof(s->training_trouble), "%s", engine->training.trouble);

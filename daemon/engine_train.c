@@ -48,6 +48,7 @@ static int should_rest(struct engine *engine)
 static uint64_t take_report(struct engine *engine, const struct train_report *report)
 {
 	engine->training.trained_since += report->triples;
+	engine->training.threads = report->threads;
 	engine_rate_cool(engine, report->triples);
 	if (report->nonfinite) {
 		roll_back(engine, "training met a value that is not finite");

@@ -386,6 +386,7 @@ static void put_training(struct draft *draft, const struct engine_status *status
 	put_real(draft, "loss", status->loss);
 	put_real(draft, "learning_rate", status->learning_rate);
 	put_real(draft, "triples_per_sec", status->triples_per_sec);
+	put_uint(draft, "training_threads", status->training_threads);
 	put_real(draft, "apply_per_sec", status->apply_per_sec);
 	put_bool(draft, "training_resting", status->training_resting);
 	put_text(draft, "training_trouble", status->training_trouble);

@@ -95,7 +95,7 @@ static const struct flag flags[] = {
 	{ .name = "precision", .type = FLAG_CHOICE, AT(precision), .fallback = "fp32", .choices = precisions,
 	  .help = "How the GPU stores the tables while it trains. bf16 halves them; arithmetic and models stay fp32. The processor always uses fp32." },
 	{ .name = "amp", .type = FLAG_BOOL, AT(amp), .help = "Mixed precision: the same as --precision bf16." },
-	{ .name = "threads", .type = FLAG_INT, AT(threads), .fallback = "0", .min = 0, .max = 1024, .help = "CPU threads. 0: all processors this process may use." },
+	{ .name = "threads", .type = FLAG_INT, AT(threads), .fallback = "0", .min = 0, .max = 1024, .help = "CPU threads, at most: fewer train while fewer get more done. 0: all processors this process may use." },
 	{ .name = "seed", .type = FLAG_UINT64, AT(seed), .fallback = "42", .help = "Of the first rows and of every draw." },
 	{ .name = "deterministic", .type = FLAG_BOOL, AT(deterministic),
 	  .help = "Synchronous batches: the same files, bit for bit, on every run and with any number of threads. Slower." },

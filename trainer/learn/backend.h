@@ -75,6 +75,7 @@ struct train_report {
 	double loss;          /* mean loss over a sample of this job's triples (BPR: -ln sigmoid(x_pos - x_neg); BCE: -ln sigmoid(x_pos) and
 	                       * -ln sigmoid(-x_neg), halved); weights left out; NaN when none */
 	int nonfinite;        /* 1: a non-finite value was met */
+	uint32_t threads;     /* of the CPU that train now: at most options.threads, fewer while fewer get more done; 0: a device, or nothing was trained */
 };
 
 /* A batch of users to personalize (personalize.h): user k has the positives [offsets[k], offsets[k + 1]). Everything is the caller's. */

@@ -80,6 +80,7 @@ static int cpu_open(const struct learn_options *options, const struct training_s
 		cpu_close(backend);
 		return rc;
 	}
+	cpu_tuner_init(&backend->tuner, cpu_pool_threads(backend->pool));
 	backend->options = options;
 	backend->set = set;
 	backend->kernels = row_kernels_best();

@@ -7,6 +7,7 @@
 #include "trainer/learn/backend.h"
 #include "trainer/learn/cpu_kernels.h"
 #include "trainer/learn/cpu_pool.h"
+#include "trainer/learn/cpu_tuner.h"
 #include "trainer/learn/sampler.h"
 
 struct batch_work; /* cpu_deterministic.c */
@@ -16,6 +17,7 @@ struct backend {
 	const struct training_set *set;      /* the learner's */
 	const struct row_kernels *kernels;
 	struct cpu_pool *pool;
+	struct cpu_tuner tuner; /* how many of the pool's threads train in fast mode */
 	uint32_t dim, stride; /* stride: dim rounded up to 16 */
 	uint32_t n_users, n_items;
 	const int64_t *user_ids, *item_ids; /* the state's */

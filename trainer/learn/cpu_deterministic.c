@@ -256,6 +256,7 @@ int cpu_train_deterministic(struct backend *backend, const struct train_job *job
 		if (deadline_us && cpu_now_us() >= deadline_us)
 			break;
 	}
+	report.threads = cpu_pool_threads(backend->pool);
 	report.loss = loss_n ? report.loss / (double)loss_n : (double)NAN;
 	*ret_report = report;
 	return 0;

@@ -2,9 +2,11 @@
  * cpu_fast.c: Hogwild training on the host (Niu et al., NIPS 2011). The engine's thread calls, the pool's threads help.
  *
  * Threads take units of UNIT draws off a shared counter until the job's triples or its time are used up, so what was drawn is always a whole
- * prefix of the job. Inside a unit, three chunks of draws are under way: one is proposed (random numbers; the membership filter and the rows begin to
- * come nearer), one is looked up in the filter, one is applied, after the few that the filter did not clear were confirmed; update() asks for the rows of the
- * triples some places on. The triples are those of the deterministic mode (sampler.h), in another order only where threads overtake each other.
+ * prefix of the job. A job goes in parts, each done by as many threads as get most done (cpu_tuner.h).
+ *
+ * Inside a unit, three chunks of draws are under way: one is proposed (random numbers; the membership filter and the rows begin to come nearer), one is looked
+ * up in the filter, one is applied, after the few that the filter did not clear were confirmed; update() asks for the rows of the triples some places
+ * on. The triples are those of the deterministic mode (sampler.h), in another order only where threads overtake each other.
  */
 #include "trainer/learn/cpu_backend.h"
 #include "trainer/learn/cpu_hard.h"
@@ -30,6 +32,8 @@ struct fast_job {
 	uint64_t n_draws;
 	uint64_t n_units;
 	int64_t deadline_us; /* 0: none */
+	uint32_t threads;    /* of this part */
+	uint64_t end_unit;   /* of this part */
 	atomic_uint_fast64_t next_unit;
 	pthread_mutex_t lock; /* over sums */
 	struct update_sums sums;
@@ -160,11 +164,12 @@ static void run_thread(void *ctx, uint32_t thread, uint32_t n_threads)
 {
 	struct fast_job *job = ctx;
 	struct update_sums sums = {0};
-	(void)thread;
 	(void)n_threads;
+	if (thread >= job->threads)
+		return;
 	for (;;) {
 		uint64_t unit = atomic_fetch_add_explicit(&job->next_unit, 1, memory_order_relaxed);
-		if (unit >= job->n_units)
+		if (unit >= job->end_unit)
 			break;
 		uint64_t first = unit * UNIT;
 		uint64_t end = first + UNIT < job->n_draws ? first + UNIT : job->n_draws;
@@ -181,6 +186,22 @@ static void run_thread(void *ctx, uint32_t thread, uint32_t n_threads)
 	pthread_mutex_unlock(&job->lock);
 }
 
+/* The job's next part, from unit `first` on. Returns the first unit that is not done. */
+static uint64_t run_part(struct fast_job *job, struct backend *backend, uint64_t first)
+{
+	const struct cpu_part part = cpu_tuner_next(&backend->tuner);
+	const uint64_t units = part.draws / UNIT, left = job->n_units - first;
+	const int64_t began_us = cpu_now_us();
+	job->threads = part.threads;
+	job->end_unit = first + (units < left ? units : left);
+	atomic_init(&job->next_unit, first);
+	cpu_pool_run(backend->pool, run_thread, job);
+	uint64_t next = atomic_load_explicit(&job->next_unit, memory_order_relaxed); /* past the end when all were taken */
+	next = next < job->end_unit ? next : job->end_unit;
+	cpu_tuner_note(&backend->tuner, (next * UNIT < job->n_draws ? next * UNIT : job->n_draws) - first * UNIT, cpu_now_us() - began_us);
+	return next;
+}
+
 int cpu_train_fast(struct backend *backend, const struct train_job *job, struct train_report *ret_report)
 {
 	struct fast_job fast = {
@@ -192,13 +213,14 @@ int cpu_train_fast(struct backend *backend, const struct train_job *job, struct 
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	draw_plan_make(backend->set, backend->options, &fast.plan);
-	atomic_init(&fast.next_unit, 0);
-	cpu_pool_run(backend->pool, run_thread, &fast);
+	for (uint64_t unit = 0; unit < fast.n_units && (unit == 0 || !fast.deadline_us || cpu_now_us() < fast.deadline_us);)
+		unit = run_part(&fast, backend, unit);
 	*ret_report = (struct train_report){
 		.triples = fast.sums.triples,
 		.rejected = fast.sums.rejected,
 		.loss = fast.sums.loss_n ? fast.sums.loss / (double)fast.sums.loss_n : (double)NAN,
 		.nonfinite = fast.sums.nonfinite,
+		.threads = backend->tuner.n,
 	};
 	return 0;
 }

@@ -93,6 +93,7 @@ static void merge(struct train_report *sum, const struct train_report *part)
 	sum->triples += part->triples;
 	sum->rejected += part->rejected;
 	sum->nonfinite |= part->nonfinite;
+	sum->threads = part->threads;
 }
 
 /* The grouped order is made when positives have come since the last time. */

@@ -58,6 +58,7 @@ static struct metrics_input full_input(void)
 	status.checkpoint_age_ms = -1;
 	status.loss = 0.25;
 	status.triples_per_sec = 0.1;
+	status.training_threads = 3;
 	status.apply_gap_max_us = 2500;
 	status.dead_letter_length = 77;
 	status.n_positions = 2;
@@ -122,6 +123,7 @@ static void test_values(void **state)
 	assert_line("recd_publish_age_seconds 1.5");
 	assert_line("recd_training_loss 0.25");
 	assert_line("recd_training_triples_per_second 0.1");
+	assert_line("recd_training_threads 3");
 	assert_line("recd_apply_gap_max_seconds 0.0025");
 	assert_line("recd_dead_letter_bytes 77");
 	assert_line("recd_lines_total{position=\"file:events:/a \\\"b\\\"\\\\c\\n.jsonl\"} 100");

@@ -63,7 +63,7 @@ static void the_status_holds_every_field(void **state)
 {
 	static const char *const ints[] = { "heartbeat", "n_users", "n_items", "n_positives", "time_max_us", "generation", "publish_age_ms", "folded_in",
 		                            "fold_in_waiting", "personal_rows", "refreshed", "checkpoint_number", "checkpoint_age_ms",
-		                            "checkpoint_duration_ms", "checkpoint_bytes", "checkpoint_failures", "apply_gap_max_us", "apply_gap_p999_us", "checkpoint_gap_p999_us", "dead_letter_length",
+		                            "training_threads", "checkpoint_duration_ms", "checkpoint_bytes", "checkpoint_failures", "apply_gap_max_us", "apply_gap_p999_us", "checkpoint_gap_p999_us", "dead_letter_length",
 		                            "dead_letter_dropped", "memory_bytes", "model_clock_us", "n_positions" };
 	static const char *const flags[] = { "ready", "training_resting", "checkpoint_running" };
 	struct engine_status *status = calloc(1, sizeof(*status));

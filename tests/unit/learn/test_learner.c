@@ -267,6 +267,33 @@ static void test_divergence_shows(void **state)
 	}
 }
 
+/* A fast job goes in parts, by one thread or more: together they are the job, no draw is left out or made twice. */
+static void test_parts_make_the_job(void **state)
+{
+	(void)state;
+	for (uint32_t threads = 1; threads <= 3; threads++) {
+		struct learn_options options = world_options(16);
+		options.threads = threads;
+		struct learner *learner = world_learner(&options, USERS, ITEMS);
+		world_fill(learner, USERS, ITEMS, 6);
+		const uint64_t n_positives = learner_n_positives(learner);
+		uint64_t drawn = 0;
+		for (uint64_t triples = 1; triples < 2000000; triples = triples * 7 + 3) {
+			struct train_report report = world_train(learner, triples, 0.01f);
+			drawn += triples;
+			assert_int_equal(report.triples + report.rejected, triples);
+			assert_in_range(report.threads, 1, threads);
+			assert_int_equal(learner_get_progress(learner).passes, drawn / n_positives);
+		}
+		struct train_job job = {.triples_max = UINT64_MAX, .budget_us = 30000, .learning_rate = 0.01f};
+		struct train_report report;
+		assert_int_equal(learner_train(learner, &job, &report), 0);
+		assert_true(report.triples > 0 && report.triples < 1000000000);
+		assert_int_equal(learner_get_progress(learner).passes, (drawn + report.triples + report.rejected) / n_positives);
+		learner_free(learner);
+	}
+}
+
 /* The Adagrad sums lose their share at the end of each pass, and only then. */
 static void test_adagrad_forgets_by_pass(void **state)
 {
@@ -453,6 +480,7 @@ int main(void)
 		cmocka_unit_test(test_rows_start_by_external_id),  cmocka_unit_test(test_copies_hold_what_changed),
 		cmocka_unit_test(test_push_restores),              cmocka_unit_test(test_poison_is_found_and_undone),
 		cmocka_unit_test(test_divergence_shows),           cmocka_unit_test(test_adagrad_forgets_by_pass),
+		cmocka_unit_test(test_parts_make_the_job),
 		cmocka_unit_test(test_growth_in_mid_training),     cmocka_unit_test(test_budget_ends_a_slice),
 		cmocka_unit_test(test_recent_positives_come_first), cmocka_unit_test(test_options_are_checked),
 		cmocka_unit_test(test_largest_dim),

@@ -295,7 +295,7 @@ static const struct metric metrics[] = {
 
 	{"recd_training_triples_total", "counter", "", "", "Triples trained, restarts included.", STATUS(U64, progress.triples)},
 	{"recd_training_triples_per_second", "gauge", "", "", "Over the last seconds.", STATUS(DOUBLE, triples_per_sec)},
-	{"recd_training_threads", "gauge", "", "", "CPU threads that train: fewer than training.threads while fewer get more done. 0: a GPU trains.", STATUS(U32, training_threads)},
+	{"recd_training_threads", "gauge", "", "", "CPU threads that train: fewer than training.threads while fewer get more done. 0: a GPU trains, or nothing was trained.", STATUS(U32, training_threads)},
 	{"recd_training_passes_total", "counter", "", "", "Passes over all positives.", STATUS(U64, progress.passes)},
 	{"recd_training_rollbacks_total", "counter", "", "", "Times the parameters were set back after NaN or divergence. Alarm on any growth.",
 	 STATUS(U64, progress.rollbacks)},

@@ -194,11 +194,12 @@ static uint64_t run_part(struct fast_job *job, struct backend *backend, uint64_t
 	const int64_t began_us = cpu_now_us();
 	job->threads = part.threads;
 	job->end_unit = first + (units < left ? units : left);
-	atomic_init(&job->next_unit, first);
+	atomic_store_explicit(&job->next_unit, first, memory_order_relaxed);
 	cpu_pool_run(backend->pool, run_thread, job);
 	uint64_t next = atomic_load_explicit(&job->next_unit, memory_order_relaxed); /* past the end when all were taken */
 	next = next < job->end_unit ? next : job->end_unit;
-	cpu_tuner_note(&backend->tuner, (next * UNIT < job->n_draws ? next * UNIT : job->n_draws) - first * UNIT, cpu_now_us() - began_us);
+	if (next - first >= 2 * part.threads) /* less says nothing about how many threads are best */
+		cpu_tuner_note(&backend->tuner, (next * UNIT < job->n_draws ? next * UNIT : job->n_draws) - first * UNIT, cpu_now_us() - began_us);
 	return next;
 }
 

@@ -13,7 +13,7 @@
 #define WAIT_GROWS 4   /* after a trial that brought nothing */
 #define GAIN 1.08      /* what other threads must get done beyond those in use */
 #define SLOWER 0.8     /* of what it was: the machine has changed, the next trial comes sooner */
-#define FIRST_DRAWS 16384u
+#define DRAWS_MIN 4096u /* a thread's in a part */
 
 void cpu_tuner_init(struct cpu_tuner *tuner, uint32_t threads_max)
 {
@@ -30,11 +30,12 @@ struct cpu_part cpu_tuner_next(const struct cpu_tuner *tuner)
 	struct cpu_part part = {.threads = tuner->tried ? tuner->tried : tuner->n, .draws = UINT64_MAX};
 
 	if (tuner->max > 1) {
-		double want = tuner->rate * (double)(stage_length(tuner) - tuner->stage_us);
+		const double guess = part.threads < tuner->n ? tuner->rate * part.threads / tuner->n : tuner->rate;
+		const double speed = tuner->stage_us > 0 ? tuner->stage_draws / (double)tuner->stage_us : guess;
+		const double want = speed * (double)(stage_length(tuner) - tuner->stage_us);
+		const uint64_t least = (uint64_t)DRAWS_MIN * part.threads;
 
-		if (part.threads < tuner->n)
-			want *= (double)part.threads / tuner->n;
-		part.draws = want > FIRST_DRAWS ? (uint64_t)want : FIRST_DRAWS;
+		part.draws = want > (double)least ? (uint64_t)want : least;
 	}
 	return part;
 }
@@ -43,7 +44,7 @@ static void begin_trial(struct cpu_tuner *tuner)
 {
 	const uint32_t twice = tuner->n < tuner->max - tuner->n ? tuner->n * 2 : tuner->max;
 
-	tuner->tried = tuner->n == 1 || (tuner->upwards && tuner->n < tuner->max) ? twice : tuner->n / 2;
+	tuner->tried = tuner->n == 1 || (tuner->upwards && tuner->n < tuner->max) ? twice : (tuner->n + 1) / 2;
 	tuner->upwards = !tuner->upwards;
 	tuner->warm = 0;
 }

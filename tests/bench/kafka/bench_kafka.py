@@ -109,7 +109,7 @@ def consume_recd(brokers, prefix, records, folder):
             if elapsed > PATIENCE_SEC or recd.process.poll() is not None:
                 raise SystemExit(f"bench_kafka: recd has not taken all records after {PATIENCE_SEC} s; the last of its log: {recd.log()[-800:]}")
             left = elapsed * (records - taken) / taken if taken else 0
-            time.sleep(min(0.5, max(0.02, left / 2)))  # each answer costs recd a millisecond
+            time.sleep(min(0.1, max(0.02, left / 2)))  # each answer costs recd a millisecond
         wall, cpu = time.monotonic() - began, recd.cpu_s() - cpu
         applied = sum(recd.status()["counters"]["events_applied"].values())
         if applied != records:

@@ -267,7 +267,7 @@ static void test_divergence_shows(void **state)
 	}
 }
 
-/* A fast job goes in parts, by one thread or more: together they are the job, no draw is left out or made twice. */
+/* A fast job goes in parts, by as many threads or fewer: together they make as many draws as the job has. */
 static void test_parts_make_the_job(void **state)
 {
 	(void)state;
@@ -285,11 +285,14 @@ static void test_parts_make_the_job(void **state)
 			assert_in_range(report.threads, 1, threads);
 			assert_int_equal(learner_get_progress(learner).passes, drawn / n_positives);
 		}
-		struct train_job job = {.triples_max = UINT64_MAX, .budget_us = 30000, .learning_rate = 0.01f};
-		struct train_report report;
-		assert_int_equal(learner_train(learner, &job, &report), 0);
-		assert_true(report.triples > 0 && report.triples < 1000000000);
-		assert_int_equal(learner_get_progress(learner).passes, (drawn + report.triples + report.rejected) / n_positives);
+		for (int slice = 0; slice < 8; slice++) { /* long enough for a trial */
+			struct train_job job = {.triples_max = UINT64_MAX, .budget_us = 20000, .learning_rate = 0.01f};
+			struct train_report report;
+			assert_int_equal(learner_train(learner, &job, &report), 0);
+			assert_true(report.triples > 0);
+			drawn += report.triples + report.rejected;
+			assert_int_equal(learner_get_progress(learner).passes, drawn / n_positives);
+		}
 		learner_free(learner);
 	}
 }

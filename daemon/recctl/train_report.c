@@ -47,7 +47,7 @@ void train_report_begin(const struct train_run *run)
 	text_count(state_n_items(run->state), items);
 	text_count(run->n_positives, positives);
 	text_count(run->n_candidates, candidates);
-	fprintf(run->out, "training on %s positives of %s users; %s titles, %s of them can be negatives; %u threads, %s%s%s\n", positives, users, items, candidates,
+	fprintf(run->out, "training on %s positives of %s users; %s titles, %s of them can be negatives; up to %u threads, %s%s%s\n", positives, users, items, candidates,
 	        run->threads, learner_backend_name(run->learner), run->backend_reason[0] ? ": " : "", run->backend_reason);
 	if (run->options->precision == PRECISION_BF16 && !learner_on_device(run->learner))
 		fprintf(run->out, "bf16 is for tables on a GPU: the processor trains in fp32\n");

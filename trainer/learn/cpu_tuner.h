@@ -24,7 +24,7 @@ struct cpu_tuner {
 	int64_t stage_us;
 };
 
-/* What to do next: `draws` draws by `threads` threads. */
+/* What to do next: `draws` draws, or as many as are left, by `threads` threads. */
 struct cpu_part {
 	uint32_t threads;
 	uint64_t draws;
@@ -33,7 +33,7 @@ struct cpu_part {
 /* Begins with all threads, 1 or more. */
 void cpu_tuner_init(struct cpu_tuner *tuner, uint32_t threads_max);
 struct cpu_part cpu_tuner_next(const struct cpu_tuner *tuner);
-/* What became of the last cpu_tuner_next(): fewer draws are fine. */
+/* What became of the last cpu_tuner_next(); of no use for a part too short to occupy all its threads. */
 void cpu_tuner_note(struct cpu_tuner *tuner, uint64_t draws, int64_t took_us);
 
 #endif

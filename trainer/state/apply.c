@@ -12,8 +12,10 @@
 #include "trainer/state/internal.h"
 
 #define STAGE 16u         /* events between two stages */
-#define LINES 64u         /* a power of two above 3 * STAGE */
+#define IN_FLIGHT 64u     /* places for events between the first stage and the last */
 #define COMPACT_CHUNKS 4u /* at most this much moving a batch */
+
+_Static_assert(IN_FLIGHT > 3 * STAGE && (IN_FLIGHT & (IN_FLIGHT - 1)) == 0, "an event keeps its place until it is applied; indexes wrap at 2^32");
 
 struct resolved {
 	const struct event *event;
@@ -204,42 +206,42 @@ static int apply_other(struct state *state, const struct event *event, const cha
 }
 
 /* The first stage: an event's ids are hashed and their slots asked for. Events that are no history are dealt with here and now. */
-static int enter(struct state *state, const struct event *event, const char *text, struct resolved *ret_line)
+static int enter(struct state *state, const struct event *event, const char *text, struct resolved *ret_entry)
 {
 	if (event->stream != STREAM_CATALOGUE && event->stream != STREAM_USERS && event->time_us > state->time_max_us)
 		state->time_max_us = event->time_us;
-	ret_line->event = NULL;
-	ret_line->user = STATE_NONE;
+	ret_entry->event = NULL;
+	ret_entry->user = STATE_NONE;
 	if (!is_history(event))
 		return apply_other(state, event, text);
-	ret_line->event = event;
-	ret_line->user_hash = ids_hash(state->user_ids, event->user_id);
-	ret_line->item_hash = ids_hash(state->item_ids, event->item_id);
-	ids_prefetch(state->user_ids, ret_line->user_hash);
-	ids_prefetch(state->item_ids, ret_line->item_hash);
+	ret_entry->event = event;
+	ret_entry->user_hash = ids_hash(state->user_ids, event->user_id);
+	ret_entry->item_hash = ids_hash(state->item_ids, event->item_id);
+	ids_prefetch(state->user_ids, ret_entry->user_hash);
+	ids_prefetch(state->item_ids, ret_entry->item_hash);
 	return 0;
 }
 
 /* Event `at` enters; those STAGE, 2 * STAGE and 3 * STAGE before it take their next step. An index below 0 wraps, and is no event's. */
 static int apply_events(struct state *state, const struct event *events, uint32_t n, const char *text)
 {
-	struct resolved lines[LINES];
+	struct resolved in_flight[IN_FLIGHT];
 	int r = 0;
 
 	for (uint32_t at = 0; at < n + 3 * STAGE && r == 0; at++) {
-		struct resolved *line = &lines[at % LINES];
+		struct resolved *entry = &in_flight[at % IN_FLIGHT];
 
 		if (at < n)
-			r = enter(state, &events[at], text, line);
-		line = &lines[(at - STAGE) % LINES];
-		if (r == 0 && at - STAGE < n && line->event)
-			r = resolve(state, line);
-		line = &lines[(at - 2 * STAGE) % LINES];
-		if (at - 2 * STAGE < n && line->user != STATE_NONE)
-			prefetch_lists(state, line);
-		line = &lines[(at - 3 * STAGE) % LINES];
-		if (r == 0 && at - 3 * STAGE < n && line->user != STATE_NONE)
-			r = apply_resolved(state, line, text);
+			r = enter(state, &events[at], text, entry);
+		entry = &in_flight[(at - STAGE) % IN_FLIGHT];
+		if (r == 0 && at - STAGE < n && entry->event)
+			r = resolve(state, entry);
+		entry = &in_flight[(at - 2 * STAGE) % IN_FLIGHT];
+		if (at - 2 * STAGE < n && entry->user != STATE_NONE)
+			prefetch_lists(state, entry);
+		entry = &in_flight[(at - 3 * STAGE) % IN_FLIGHT];
+		if (r == 0 && at - 3 * STAGE < n && entry->user != STATE_NONE)
+			r = apply_resolved(state, entry, text);
 	}
 	return r;
 }

@@ -217,7 +217,7 @@ static void test_wake(void **unused)
 /* Whoever does not poll has a short queue all the same: librdkafka does not fetch the whole topic ahead. */
 static void test_short_queue(void **unused)
 {
-	enum { LINES = 25000, PARTITIONS = 4, RESPONSE_BYTES = PARTITIONS * 262144 };
+	enum { LINES = 25000, PARTITIONS = 4, RESPONSE_BYTES = PARTITIONS * 262144 }; /* more than fetch.message.max.bytes: the mock broker sends larger ones */
 	struct world *w = world_new(PARTITIONS);
 	char line[256];
 
